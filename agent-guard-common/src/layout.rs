@@ -1,0 +1,122 @@
+//! Where the running kernel keeps the fields that the hooks read.
+//!
+//! User space resolves every offset from the running kernel's BTF and sets one frozen `.rodata`
+//! struct before the load, so the verifier sees constants and checks the types of typed loads.
+
+/// Stands for a field that this kernel doesn't have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Declares [`KernelLayout`] and its all-absent value from one list.
+macro_rules! layout {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Byte offsets of kernel struct members, named `struct_member`; [`ABSENT`] where missing.
+        #[repr(C)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub struct KernelLayout {
+            $($(#[$doc])* pub $name: u32,)+
+        }
+
+        impl KernelLayout {
+            /// Nothing resolved yet.
+            pub const ABSENT: Self = Self { $($name: ABSENT,)+ };
+
+            /// Names of all fields, in the order of the struct.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)+];
+        }
+    };
+}
+
+layout! {
+    /// `task_struct.flags`, unsigned int.
+    task_flags,
+    /// `task_struct.tgid`, `pid_t`.
+    task_tgid,
+    /// `task_struct.pid`, `pid_t`.
+    task_pid,
+    /// `task_struct.real_parent`, pointer to `task_struct`.
+    task_real_parent,
+    /// `task_struct.group_leader`, pointer to `task_struct`.
+    task_group_leader,
+    /// `task_struct.start_boottime`, u64, nanoseconds since boot.
+    task_start_boottime,
+    /// `task_struct.mm`, pointer to `mm_struct`.
+    task_mm,
+    /// `mm_struct.arg_start`, unsigned long.
+    mm_arg_start,
+    /// `mm_struct.arg_end`, unsigned long.
+    mm_arg_end,
+    /// `linux_binprm.filename`, pointer to char.
+    bprm_filename,
+    /// `file.f_path`, struct path.
+    file_f_path,
+    /// `file.f_mode`, `fmode_t`.
+    file_f_mode,
+    /// `file.f_flags`, unsigned int.
+    file_f_flags,
+    /// `path.mnt`, pointer to `vfsmount`.
+    path_mnt,
+    /// `path.dentry`, pointer to dentry.
+    path_dentry,
+    /// `vfsmount.mnt_root`, pointer to dentry.
+    vfsmount_mnt_root,
+    /// `vfsmount.mnt_flags`, int.
+    vfsmount_mnt_flags,
+    /// `mount.mnt`, the `vfsmount` inside.
+    mount_mnt,
+    /// `mount.mnt_parent`, pointer to mount.
+    mount_mnt_parent,
+    /// `mount.mnt_mountpoint`, pointer to dentry.
+    mount_mnt_mountpoint,
+    /// `dentry.d_parent`, pointer to dentry.
+    dentry_d_parent,
+    /// `dentry.d_inode`, pointer to inode.
+    dentry_d_inode,
+    /// `dentry.d_sb`, pointer to `super_block`.
+    dentry_d_sb,
+    /// `dentry.d_name`, struct qstr.
+    dentry_d_name,
+    /// `qstr.len`, u32.
+    qstr_len,
+    /// `qstr.name`, pointer to unsigned char.
+    qstr_name,
+    /// `inode.i_ino`, unsigned long (u64 from 7.0 on).
+    inode_i_ino,
+    /// `inode.i_mode`, `umode_t`.
+    inode_i_mode,
+    /// `inode.i_rdev`, `dev_t`.
+    inode_i_rdev,
+    /// `super_block.s_dev`, `dev_t`.
+    sb_s_dev,
+    /// `super_block.s_root`, pointer to dentry.
+    sb_s_root,
+    /// `socket.sk`, pointer to sock.
+    socket_sk,
+    /// `sock.__sk_common.skc_family`, unsigned short.
+    sock_family,
+    /// `sock.sk_protocol`, u16.
+    sock_protocol,
+    /// `msghdr.msg_name`, pointer.
+    msghdr_msg_name,
+    /// `msghdr.msg_namelen`, int.
+    msghdr_msg_namelen,
+    /// `unix_sock.path`, struct path.
+    unix_sock_path,
+    /// Number of the system call in `pt_regs`: `orig_ax`, or `syscallno` on arm64.
+    regs_syscall,
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: plain u32 fields, `repr(C)`, no padding.
+    unsafe impl aya::Pod for super::KernelLayout {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_u32_a_name() {
+        assert_eq!(size_of::<KernelLayout>(), 4 * KernelLayout::NAMES.len());
+    }
+}

@@ -1,0 +1,130 @@
+//! How objects are named in maps.
+
+/// A file system object: the superblock's device and the inode's number.
+///
+/// `dev` has the kernel's own encoding, `major << 20 | minor` (`MKDEV` in `include/linux/kdev_t.h`),
+/// not the one that `stat(2)` hands out.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ObjectKey {
+    /// Inode number.
+    pub ino: u64,
+    /// Device of the superblock.
+    pub dev: u32,
+    /// Zero; maps compare keys byte by byte.
+    pub pad: u32,
+}
+
+impl ObjectKey {
+    /// The object with that device and inode number.
+    #[must_use]
+    pub const fn new(dev: u32, ino: u64) -> Self {
+        Self { ino, dev, pad: 0 }
+    }
+
+    /// The kernel's encoding of a device.
+    #[must_use]
+    pub const fn dev(major: u32, minor: u32) -> u32 {
+        (major << 20) | (minor & 0x000f_ffff)
+    }
+}
+
+/// An object as one profile sees it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ProfileKey {
+    /// Inode number.
+    pub ino: u64,
+    /// Device of the superblock.
+    pub dev: u32,
+    /// Index of the profile.
+    pub profile: u32,
+}
+
+/// Through what an ancestor contains an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Chain {
+    /// Through directories of the object's own file system. Nobody can fake that by mounting.
+    Tree,
+    /// Through the place where a file system is mounted. Whoever may mount can choose that, so it
+    /// makes an answer stricter, never milder.
+    Mount,
+}
+
+/// An address in a network table: what a longest-prefix match runs over.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct NetKey {
+    /// Index of the profile, big-endian, so that its bits come first in the prefix.
+    pub profile: [u8; 4],
+    /// IPv6 address; IPv4 in its mapped form, `::ffff:a.b.c.d`.
+    pub addr: [u8; 16],
+}
+
+impl NetKey {
+    /// Bits of the profile, which every prefix has in full.
+    pub const PROFILE_BITS: u32 = 32;
+    /// Bits of a whole key.
+    pub const BITS: u32 = 160;
+
+    /// The key of an address as one profile sees it.
+    #[must_use]
+    pub const fn new(profile: u32, addr: [u8; 16]) -> Self {
+        Self { profile: profile.to_be_bytes(), addr }
+    }
+}
+
+/// IPv4 in its IPv6 form, `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
+#[must_use]
+pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
+}
+
+/// The address that the kernel really goes to: the unspecified address means the host itself
+/// (`ip_route_connect`, `__ip6_datagram_connect` and `tcp_v6_connect`, Linux 6.1).
+#[must_use]
+pub fn effective(addr: [u8; 16]) -> [u8; 16] {
+    const LOOPBACK4: [u8; 16] = mapped([127, 0, 0, 1]);
+    const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    if addr == [0; 16] {
+        LOOPBACK6
+    } else if addr == mapped([0; 4]) {
+        LOOPBACK4
+    } else {
+        addr
+    }
+}
+
+#[cfg(feature = "user")]
+mod pod {
+    // SAFETY: plain integers, `repr(C)`, no padding.
+    unsafe impl aya::Pod for super::ObjectKey {}
+    // SAFETY: plain integers, `repr(C)`, no padding.
+    unsafe impl aya::Pod for super::ProfileKey {}
+    // SAFETY: bytes.
+    unsafe impl aya::Pod for super::NetKey {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_no_padding() {
+        assert_eq!(size_of::<ObjectKey>(), 16);
+        assert_eq!(size_of::<ProfileKey>(), 16);
+        assert_eq!(size_of::<NetKey>() * 8, NetKey::BITS as usize);
+    }
+
+    #[test]
+    fn unspecified_is_loopback() {
+        assert_eq!(effective(mapped([0; 4])), mapped([127, 0, 0, 1]));
+        assert_eq!(effective([0; 16])[15], 1);
+        assert_eq!(effective(mapped([10, 0, 0, 1])), mapped([10, 0, 0, 1]));
+    }
+
+    #[test]
+    fn device_encoding() {
+        assert_eq!(ObjectKey::dev(254, 1), 254 << 20 | 1);
+    }
+}
