@@ -1,0 +1,233 @@
+//! Telling the daemon: reserve, fill, submit, count what was lost.
+
+use agent_guard_common::{
+    ABI,
+    event::{self, ARGS_BYTES, Exec, Header, Hook, Judged, Lifecycle, PATH_BYTES, Seen, count as slot},
+};
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_uid_gid,
+        generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output},
+    },
+};
+
+use crate::{
+    enforce::Outcome,
+    judge::Call,
+    kernel::{Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, repeat},
+    maps::{COUNTS, DECISIONS, REPORTS},
+    tag::Subject,
+};
+
+/// Components of a path text, at most.
+const COMPONENTS: u32 = 512;
+/// Longest name of a component (`NAME_MAX`).
+const NAME_MAX: u32 = 255;
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(slot: u32) {
+    if let Some(counter) = COUNTS.get_ptr_mut(slot) {
+        // SAFETY: this CPU's own value. A preempted addition can lose one; these are figures, not decisions.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// Tells what became of a call. Reports have a ring of their own, so that a flood of them loses no denial.
+#[inline(always)]
+pub fn judged(call: &Call, outcome: &Outcome) {
+    let report = outcome.done.goes_on() && outcome.answer == Judged::FRESH;
+    let entry = if report { REPORTS.reserve(0) } else { DECISIONS.reserve(0) };
+    let Some(mut entry) = entry else {
+        count(if report { slot::LOST_REPORTS } else { slot::LOST_DECISIONS });
+        return;
+    };
+    // SAFETY: reserved for a record, all of whose bytes that readers look at are written.
+    fill(unsafe { &mut *entry.as_mut_ptr() }, call, outcome);
+    entry.submit(0);
+}
+
+/// Tells that a call is held: the record is the one that the table of holds keeps.
+#[inline(always)]
+pub fn held(record: &Judged) {
+    count(slot::HELD);
+    // SAFETY: the record is a map value of that size.
+    let code = unsafe {
+        bpf_ringbuf_output(
+            (&raw const DECISIONS).cast_mut().cast(),
+            core::ptr::from_ref(record).cast_mut().cast(),
+            size_of::<Judged>() as u64,
+            0,
+        )
+    };
+    if code != 0 {
+        count(slot::LOST_DECISIONS);
+    }
+}
+
+/// Writes the record of a call. Path texts are written up to their stated length only.
+#[inline(never)]
+pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
+    header(&mut record.header, event::JUDGED, size_of::<Judged>() as u32, &call.subject);
+    record.hold = outcome.hold;
+    record.generation = call.generation;
+    record.rule = outcome.decision.rule;
+    record.errno = outcome.code;
+    record.op = call.op.0;
+    record.policy = outcome.decision.policy.0;
+    record.done = outcome.done.0;
+    record.source = outcome.decision.source.0;
+    record.fault = outcome.fault.0;
+    record.hook = call.hook.0;
+    record.answer = outcome.answer;
+    record.pad = 0;
+    record.protocol = call.protocol;
+    record.pad2 = 0;
+    record.family = call.address.family;
+    record.port = call.address.port;
+    record.addr = call.address.addr;
+    let [first, second] = &mut record.path;
+    see(&mut record.first, first, call.first);
+    see(&mut record.second, second, call.second);
+}
+
+/// Writes who and when.
+#[inline(always)]
+fn header(header: &mut Header, kind: u16, size: u32, subject: &Subject) {
+    let ids = bpf_get_current_uid_gid();
+    let task = subject.task;
+    header.size = size;
+    header.kind = kind;
+    header.abi = ABI as u16;
+    // SAFETY: the helper takes nothing.
+    header.time = unsafe { bpf_ktime_get_boot_ns() };
+    header.session = subject.tag().session;
+    header.start = task.start();
+    header.tgid = task.tgid();
+    header.tid = task.tid();
+    header.ppid = task.parent_tgid();
+    header.uid = ids as u32;
+    header.gid = (ids >> 32) as u32;
+    header.pad = 0;
+    header.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+}
+
+/// Writes an object and its path. What can't be read is left out: the decision doesn't hang on it.
+#[inline(never)]
+fn see(seen: &mut Seen, text: &mut [u8; PATH_BYTES], at: Untyped) {
+    seen.mode = 0;
+    seen.path_len = 0;
+    seen.cut = 0;
+    seen.object = agent_guard_common::ObjectKey::default();
+    seen.parent = agent_guard_common::ObjectKey::default();
+    if at.dentry == 0 {
+        return;
+    }
+    seen.object = key_of(at.dentry).unwrap_or_default();
+    seen.mode = mode_of(at.dentry);
+    if let Some(parent) = file::up(at.dentry) {
+        seen.parent = key_of(parent).unwrap_or_default();
+    }
+    path(seen, text, at);
+}
+
+/// A path on its way into a record.
+struct Climb<'a> {
+    seen: &'a mut Seen,
+    text: &'a mut [u8; PATH_BYTES],
+    at: Untyped,
+}
+
+/// Writes the components of a path from the object to the root of the mount namespace.
+#[inline(always)]
+fn path(seen: &mut Seen, text: &mut [u8; PATH_BYTES], at: Untyped) {
+    // Cut unless it comes to its end.
+    seen.cut = 1;
+    let mut climb = Climb { seen, text, at };
+    repeat(COMPONENTS, step_path, &mut climb);
+}
+
+/// Writes one component.
+extern "C" fn step_path(_turn: u32, climb: *mut Climb<'_>) -> i64 {
+    // SAFETY: the state of `path`, which waits for us.
+    let climb = unsafe { &mut *climb };
+    let Untyped { dentry, mount } = climb.at;
+    if file::mount_root(mount) == Some(dentry) {
+        return match file::mounted_on(mount) {
+            Ok(Some(below)) => {
+                climb.at = below;
+                GO_ON
+            }
+            _ => {
+                climb.seen.cut = 0;
+                STOP
+            }
+        };
+    }
+    let Some((name, length)) = file::name_of(dentry) else { return STOP };
+    let length = if length > NAME_MAX { NAME_MAX } else { length };
+    // VERIFIER: the length so far is read back from the record, of which the verifier knows nothing, so that every turn
+    // begins alike; and the bounds are on the very values that are passed on.
+    // SAFETY: a member of a record that is ours.
+    let used = u32::from(unsafe { core::ptr::read_volatile(&raw const climb.seen.path_len) });
+    if used > PATH_BYTES as u32 - 1 - NAME_MAX {
+        return STOP;
+    }
+    let Some(mark) = climb.text.get_mut(used as usize) else { return STOP };
+    *mark = length as u8;
+    let to = climb.text.as_mut_ptr().wrapping_add(used as usize + 1);
+    // SAFETY: the offset leaves room for the longest name; the helper checks the source.
+    let code = unsafe {
+        bpf_probe_read_kernel(to.cast(), length & NAME_MAX, core::ptr::with_exposed_provenance(name as usize))
+    };
+    if code != 0 {
+        return STOP;
+    }
+    climb.seen.path_len = (used + 1 + length) as u16;
+    let Some(parent) = file::up(dentry) else {
+        // The root of a file system that is mounted nowhere.
+        climb.seen.cut = 0;
+        return STOP;
+    };
+    climb.at.dentry = parent;
+    GO_ON
+}
+
+/// Tells that a program was executed.
+#[inline(always)]
+pub fn exec(subject: &Subject, bprm: Bprm) {
+    let Some(mut entry) = REPORTS.reserve_untyped::<Exec>(0) else {
+        count(slot::LOST_REPORTS);
+        return;
+    };
+    // SAFETY: reserved for a record, all of whose bytes that readers look at are written below.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    header(&mut record.header, event::EXEC, size_of::<Exec>() as u32, subject);
+    record.exe_len = bprm.filename(&mut record.exe);
+    record.args_len = subject.task.arguments(&mut record.args);
+    entry.submit(0);
+    const { assert!(ARGS_BYTES.is_power_of_two()) }
+}
+
+/// Tells that a process was made or ended.
+#[inline(always)]
+pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
+    let Some(mut entry) = REPORTS.reserve_untyped::<Lifecycle>(0) else {
+        count(slot::LOST_REPORTS);
+        return;
+    };
+    // SAFETY: reserved for a record, all of whose bytes are written below.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    header(&mut record.header, kind, size_of::<Lifecycle>() as u32, subject);
+    record.child_start = child.map_or(0, Task::start);
+    record.child = child.map_or(0, Task::tgid);
+    record.pad = 0;
+    entry.submit(0);
+}
+
+/// Tells that something a hook keeps from the guard itself was tried.
+#[inline(always)]
+pub fn guard(subject: Subject, hook: Hook, outcome: &Outcome) {
+    let call = Call::new(subject, hook, agent_guard_common::Op::CONNECT);
+    judged(&call, outcome);
+}

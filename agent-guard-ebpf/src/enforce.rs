@@ -1,0 +1,148 @@
+//! From a decision to a return code: the only place that knows what a verdict and a fault mean to the kernel.
+
+use agent_guard_common::{
+    Fault, Verdict,
+    decide::Decision,
+    event::{Judged, count},
+};
+use aya_ebpf::helpers::generated::bpf_send_signal;
+
+use crate::{
+    emit, hold,
+    judge::{Call, Judgement},
+};
+
+/// `EPERM`.
+pub const EPERM: i32 = 1;
+/// `EAGAIN`.
+pub const EAGAIN: i32 = 11;
+/// `ERESTARTNOINTR` (`include/linux/errno.h`): undo the call and start it again after signals were handled.
+pub const ERESTARTNOINTR: i32 = 513;
+/// Signals.
+const SIGKILL: u32 = 9;
+const SIGSTOP: u32 = 19;
+
+/// What becomes of a call, as the event says it.
+#[derive(Clone, Copy)]
+pub struct Outcome {
+    /// What was decided.
+    pub decision: Decision,
+    /// What was done.
+    pub done: Verdict,
+    /// What went wrong.
+    pub fault: Fault,
+    /// How it came about, one of [`Judged`]'s constants.
+    pub answer: u8,
+    /// The hold, 0 for none.
+    pub hold: u64,
+    /// What the hook returns.
+    pub code: i32,
+}
+
+impl Outcome {
+    /// The same, mixed with a zero that the verifier doesn't know.
+    ///
+    /// VERIFIER: else it follows each of the outcomes apart through all of the telling.
+    #[inline(always)]
+    fn forget(self, zero: u32) -> Self {
+        Self {
+            decision: self.decision,
+            done: Verdict(self.done.0 ^ zero as u8),
+            fault: Fault(self.fault.0 ^ zero as u8),
+            answer: self.answer ^ zero as u8,
+            hold: self.hold ^ (u64::from(zero) << 32 | u64::from(zero)),
+            code: self.code ^ zero as i32,
+        }
+    }
+
+    /// A decision carried out as it is.
+    #[inline(always)]
+    pub fn fresh(decision: Decision, code: i32) -> Self {
+        Self { decision, done: decision.verdict, fault: Fault::NONE, answer: Judged::FRESH, hold: 0, code }
+    }
+
+    /// A decision that can't be carried out, turned into a denial.
+    #[inline(always)]
+    pub fn refused(decision: Decision, fault: Fault) -> Self {
+        Self { fault, done: Verdict::DENY, ..Self::fresh(decision, -EPERM) }
+    }
+}
+
+/// Carries a decision out and returns what the hook returns.
+#[inline(always)]
+pub fn enforce(mut call: Call, judgement: Judgement) -> i32 {
+    emit::count(count::JUDGED);
+    if judgement.decision().verdict.0 == Verdict::ALLOW.0 && call.subject.tag().hold == 0 {
+        return 0;
+    }
+    let asked = judgement.decision().verdict.0 == Verdict::HOLD.0 || call.subject.tag().hold != 0;
+    let digest = if asked { hold::digest(&call) } else { 0 };
+    // VERIFIER: it wants to see the range of what a hook returns.
+    match act(&mut call, judgement, digest) {
+        0 => 0,
+        code if code == -ERESTARTNOINTR => -ERESTARTNOINTR,
+        _ => -EPERM,
+    }
+}
+
+/// VERIFIER: a function of its own, so that its stack isn't on top of the hook's largest.
+#[inline(never)]
+fn act(call: &mut Call, judgement: Judgement, digest: u64) -> i32 {
+    let zero = call.subject.tag().pad;
+    let decision = judgement.decision();
+    let mut outcome = carry_out(call, decision, digest).forget(zero);
+    if judgement.what_went_wrong().0 != Fault::NONE.0 {
+        outcome.fault = judgement.what_went_wrong();
+    }
+    if outcome.answer != hold::SILENT {
+        tell(call, &outcome);
+    }
+    outcome.code
+}
+
+#[inline(always)]
+fn carry_out(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
+    if decision.verdict.0 == Verdict::HOLD.0 {
+        return hold::hold(call, decision, digest);
+    }
+    // Judged anew under another policy, a held call needs no answer any more.
+    hold::settle(call, digest);
+    if decision.verdict.0 == Verdict::ALLOW.0 {
+        return Outcome { answer: hold::SILENT, ..Outcome::fresh(decision, 0) };
+    }
+    if decision.verdict.0 == Verdict::REPORT.0 {
+        return Outcome::fresh(decision, 0);
+    }
+    if decision.verdict.0 == Verdict::KILL.0 {
+        // SAFETY: the helper takes a number. If it fails, the call fails all the same.
+        let code = unsafe { bpf_send_signal(SIGKILL) };
+        let fault = if code == 0 { Fault::NONE } else { Fault::SIGNAL };
+        return Outcome { fault, ..Outcome::fresh(decision, -EPERM) };
+    }
+    Outcome::fresh(decision, -EPERM)
+}
+
+/// Stops the process. False if it could not be stopped: then it must not be told to wait.
+#[inline(always)]
+pub fn stop() -> bool {
+    // SAFETY: the helper takes a number.
+    unsafe { bpf_send_signal(SIGSTOP) == 0 }
+}
+
+/// Counts and tells.
+#[inline(always)]
+fn tell(call: &Call, outcome: &Outcome) {
+    if outcome.fault.0 != Fault::NONE.0 {
+        emit::count(count::FAULTS);
+    }
+    if outcome.decision.policy.0 > outcome.decision.verdict.0 {
+        emit::count(count::WOULD_HAVE);
+    }
+    if outcome.done.0 == Verdict::DENY.0 {
+        emit::count(count::DENIED);
+    }
+    if outcome.done.0 == Verdict::KILL.0 {
+        emit::count(count::KILLED);
+    }
+    emit::judged(call, outcome);
+}

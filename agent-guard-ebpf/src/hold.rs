@@ -1,0 +1,229 @@
+//! Holding a call: stop the process inside it, undo the call, and have the kernel start it again.
+//!
+//! Nothing waits in the kernel. On `SIGCONT` the same call is judged anew; if people have answered by then,
+//! their answer decides, else the process stops again. An answer covers what was asked for, by a keyed digest
+//! over the objects and names, and nothing else; it is used once.
+
+use agent_guard_common::{
+    Fault, Op, Verdict,
+    decide::Decision,
+    digest::Digest,
+    event::{Hook, Judged},
+};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::generated::{bpf_get_prandom_u32, bpf_map_lookup_elem},
+};
+
+use crate::{
+    emit,
+    enforce::{ERESTARTNOINTR, EPERM, Outcome, stop},
+    judge::Call,
+    kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
+    maps::{ANSWERS, BLANK, GUARD, HOLDS},
+};
+
+/// Mark in [`Outcome::answer`]: nobody needs to hear of this again.
+pub const SILENT: u8 = u8::MAX;
+
+/// Words of a name: 255 bytes at most (`NAME_MAX`).
+const NAME_WORDS: u32 = 32;
+
+/// Holds the call, or lets it go on or fail if it was held before and has an answer.
+#[inline(always)]
+pub fn hold(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
+    if !call.subject.task.can_restart() {
+        return Outcome::refused(decision, Fault::UNHOLDABLE);
+    }
+    if digest == 0 {
+        return Outcome::refused(decision, Fault::READ);
+    }
+    let id = call.subject.tag().hold;
+    if id != 0 && call.subject.tag().digest == digest {
+        // SAFETY: the value is copied at once; the daemon writes it once and never changes it.
+        return match unsafe { ANSWERS.get(&id) } {
+            Some(answer) => answered(call, decision, id, digest, answer.verdict),
+            None => wait(call, Outcome { answer: SILENT, ..waiting(decision, id) }),
+        };
+    }
+    if includes_truncation(call) && call.subject.tag().granted == digest {
+        return Outcome { answer: SILENT, ..Outcome::fresh(decision, 0) };
+    }
+    ask(call, decision, digest)
+}
+
+/// The hook for truncation as part of an open, whose own hook was just approved for the same object.
+#[inline(always)]
+fn includes_truncation(call: &Call) -> bool {
+    call.hook.0 == Hook::PATH_TRUNCATE.0 || call.hook.0 == Hook::FILE_TRUNCATE.0
+}
+
+/// Uses an answer up.
+#[inline(always)]
+fn answered(call: &mut Call, decision: Decision, id: u64, digest: u64, verdict: u32) -> Outcome {
+    let approved = verdict == Verdict::ALLOW.0 as u32;
+    forget(id);
+    let tag = call.subject.tag_mut();
+    tag.hold = 0;
+    tag.digest = 0;
+    tag.granted = if approved { digest } else { 0 };
+    let (done, answer, code) = if approved {
+        (Verdict::ALLOW, Judged::APPROVED, 0)
+    } else {
+        (Verdict::DENY, Judged::DENIED, -EPERM)
+    };
+    Outcome { decision, done, fault: Fault::NONE, answer, hold: id, code }
+}
+
+/// Asks people: notes the hold, then stops the process.
+#[inline(always)]
+fn ask(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
+    if call.subject.tag().hold != 0 {
+        abandon(call);
+    }
+    // SAFETY: the helper takes nothing.
+    let id = unsafe { (u64::from(bpf_get_prandom_u32()) << 32) | u64::from(bpf_get_prandom_u32()) | 1 };
+    let outcome = waiting(decision, id);
+    let Some(blank) = BLANK.get(0) else { return Outcome::refused(decision, Fault::HOLDS_FULL) };
+    if HOLDS.insert(&id, blank, u64::from(BPF_NOEXIST)).is_err() {
+        return Outcome::refused(decision, Fault::HOLDS_FULL);
+    }
+    // SAFETY: map and key are what the helper takes.
+    let record = unsafe { bpf_map_lookup_elem((&raw const HOLDS).cast_mut().cast(), (&raw const id).cast()) };
+    if record.is_null() {
+        return Outcome::refused(decision, Fault::HOLDS_FULL);
+    }
+    // SAFETY: a value of that map; nobody else knows the number yet.
+    let record = unsafe { &mut *record.cast::<Judged>() };
+    emit::fill(record, call, &outcome);
+    let tag = call.subject.tag_mut();
+    tag.hold = id;
+    tag.digest = digest;
+    tag.granted = 0;
+    let outcome = wait(call, outcome);
+    if outcome.fault.0 == Fault::NONE.0 {
+        // The event is the same record; written here, because it is there already.
+        emit::held(record);
+        return Outcome { answer: SILENT, ..outcome };
+    }
+    outcome
+}
+
+/// Stops the process and has the call started again. If it can't be stopped, the call fails.
+#[inline(always)]
+fn wait(call: &mut Call, outcome: Outcome) -> Outcome {
+    if stop() {
+        return outcome;
+    }
+    forget(outcome.hold);
+    let tag = call.subject.tag_mut();
+    tag.hold = 0;
+    tag.digest = 0;
+    Outcome::refused(outcome.decision, Fault::SIGNAL)
+}
+
+#[inline(always)]
+fn waiting(decision: Decision, id: u64) -> Outcome {
+    Outcome {
+        decision,
+        done: Verdict::HOLD,
+        fault: Fault::NONE,
+        answer: Judged::ASKED,
+        hold: id,
+        code: -ERESTARTNOINTR,
+    }
+}
+
+/// A call that isn't held (any more): if it is the one that was, its hold is settled.
+#[inline(always)]
+pub fn settle(call: &mut Call, digest: u64) {
+    if digest != 0 && digest == call.subject.tag().digest {
+        abandon(call);
+    }
+}
+
+/// Leaves a hold without an answer. The daemon sees that it is gone.
+#[inline(always)]
+fn abandon(call: &mut Call) {
+    let id = call.subject.tag().hold;
+    forget(id);
+    let tag = call.subject.tag_mut();
+    tag.hold = 0;
+    tag.digest = 0;
+}
+
+/// Takes a hold and its answer out of the tables. Either may be gone already.
+#[inline(always)]
+fn forget(id: u64) {
+    let _gone = ANSWERS.remove(&id);
+    let _gone = HOLDS.remove(&id);
+}
+
+/// What is asked for, as one number that a session can't choose. 0 if it can't be read.
+#[inline(never)]
+pub fn digest(call: &Call) -> u64 {
+    let Some(guard) = GUARD.get(0) else { return 0 };
+    let mut digest = Digest::new(guard.key).word(call.op.0 as u64);
+    if call.address.family != 0 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = call.address.addr;
+        return digest
+            .word(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
+            .word(u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
+            .word(u64::from(call.address.port) | (u64::from(call.protocol) << 16))
+            .finish();
+    }
+    let Some(object) = key_of(call.first.dentry) else { return 0 };
+    digest = digest.word(object.ino).word(u64::from(object.dev));
+    // An object that exists is what it is by whatever name; one that doesn't is a name in a directory, and
+    // taking a name away is about that name.
+    if call.op.0 != Op::WRITE.0 && !name(&mut digest, call.first.dentry) {
+        return 0;
+    }
+    if call.second.dentry != 0 {
+        let Some(object) = key_of(call.second.dentry) else { return 0 };
+        digest = digest.word(object.ino).word(u64::from(object.dev));
+        if !name(&mut digest, call.second.dentry) {
+            return 0;
+        }
+    }
+    digest.finish()
+}
+
+/// A name on its way into a digest.
+struct Name {
+    digest: Digest,
+    at: u64,
+    length: u32,
+    good: bool,
+}
+
+/// Takes in a name and the directory it is in. False if they can't be read.
+#[inline(never)]
+fn name(digest: &mut Digest, dentry: u64) -> bool {
+    let Some(parent) = key_of(file::up(dentry).unwrap_or(dentry)) else { return false };
+    let Some((at, length)) = file::name_of(dentry) else { return false };
+    let digest_so_far = digest.word(parent.ino).word(u64::from(parent.dev)).word(u64::from(length));
+    let mut name = Name { digest: digest_so_far, at, length, good: true };
+    repeat(NAME_WORDS, step_name, &mut name);
+    *digest = name.digest;
+    name.good
+}
+
+/// Takes in one word of a name.
+extern "C" fn step_name(word: u32, name: *mut Name) -> i64 {
+    // SAFETY: the state of `name`, which waits for us.
+    let name = unsafe { &mut *name };
+    let from = word * 8;
+    if from >= name.length {
+        return STOP;
+    }
+    let Some(text) = probe_at::<u64>(name.at.wrapping_add(u64::from(from))) else {
+        name.good = false;
+        return STOP;
+    };
+    // The bytes behind the name are padding of its last word, and cut off.
+    let rest = name.length - from;
+    let text = if rest < 8 { text & ((1u64 << (rest * 8)) - 1) } else { text };
+    name.digest = name.digest.word(text);
+    GO_ON
+}

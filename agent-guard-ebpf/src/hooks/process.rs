@@ -1,0 +1,62 @@
+//! Processes: the tag goes on, and the daemon hears of it.
+
+use agent_guard_common::{event, subject::Session};
+use aya_ebpf::{
+    macros::{btf_tracepoint, lsm},
+    programs::{BtfTracePointContext, LsmContext},
+};
+
+use crate::{
+    emit,
+    enforce::{EAGAIN, EPERM},
+    kernel::{Bprm, Task},
+    tag::{self, Subject},
+};
+
+// int task_alloc(struct task_struct *task, unsigned long clone_flags)
+// Every way to make a task comes by here, io_uring's workers included (copy_process), before it can run.
+#[lsm(hook = "task_alloc")]
+pub fn task_alloc(ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    match subject.session() {
+        Ok(session) if session.state == Session::KILLED => -EPERM,
+        // A session that isn't known makes no new tasks, but what it has keeps its tag.
+        Err(_) => -EPERM,
+        Ok(_) => match tag::inherit(&subject, Task(ctx.arg(0))) {
+            Ok(()) => 0,
+            Err(_) => {
+                emit::count(event::count::FAULTS);
+                -EAGAIN
+            }
+        },
+    }
+}
+
+// void sched_process_fork(struct task_struct *parent, struct task_struct *child)
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    let child = Task(ctx.arg(1));
+    if child.tid() == child.tgid() {
+        emit::lifecycle(&subject, event::FORK, Some(child));
+    }
+    0
+}
+
+// void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    emit::exec(&subject, Bprm(ctx.arg(2)));
+    0
+}
+
+// void sched_process_exit(struct task_struct *p), with a second argument from 6.16 on
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    if subject.task.tid() == subject.task.tgid() {
+        emit::lifecycle(&subject, event::EXIT, None);
+    }
+    0
+}

@@ -1,0 +1,117 @@
+//! Tasks and programs.
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_task_pt_regs,
+};
+
+use super::{load, probe};
+
+/// `struct task_struct *`, typed.
+#[derive(Clone, Copy)]
+pub struct Task(pub *const u8);
+
+/// `struct linux_binprm *`.
+#[derive(Clone, Copy)]
+pub struct Bprm(pub *const u8);
+
+/// `PF_IO_WORKER`, `PF_KTHREAD` (`include/linux/sched.h`, the same from 6.1 to 7.2).
+const PF_IO_WORKER: u32 = 0x10;
+const PF_KTHREAD: u32 = 0x20_0000;
+/// `io_uring_enter`, the same number on every architecture and for 32-bit calls.
+const IO_URING_ENTER: u64 = 426;
+
+impl Task {
+    /// The task that makes the call.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper takes nothing and always returns the current task.
+        Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
+    }
+
+    /// Thread number, of the initial namespace.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        load!(self.0, task_pid, u32)
+    }
+
+    /// Process number, of the initial namespace.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        load!(self.0, task_tgid, u32)
+    }
+
+    /// Parent process.
+    #[inline(always)]
+    pub fn parent_tgid(self) -> u32 {
+        let parent = load!(self.0, task_real_parent, *const u8);
+        load!(parent, task_tgid, u32)
+    }
+
+    /// When the process started, nanoseconds since boot.
+    #[inline(always)]
+    pub fn start(self) -> u64 {
+        let leader = load!(self.0, task_group_leader, *const u8);
+        load!(leader, task_start_boottime, u64)
+    }
+
+    /// Whether the call that the task is in can be started again: an ordinary thread in an ordinary system
+    /// call. What `io_uring` does for a task is none, neither in its workers nor inside `io_uring_enter`.
+    #[inline(always)]
+    pub fn can_restart(self) -> bool {
+        if load!(self.0, task_flags, u32) & (PF_IO_WORKER | PF_KTHREAD) != 0 {
+            return false;
+        }
+        // SAFETY: the task is the current one, which has registers; the helper checks the type.
+        let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as u64;
+        // An interrupt or trap has a negative number here: nothing to go back to.
+        match probe!(regs, regs_syscall, u64) {
+            Some(number) => number != IO_URING_ENTER && (number as i64) >= 0,
+            None => false,
+        }
+    }
+
+    /// Copies the arguments that the program was started with. They are in the new image, which no
+    /// instruction of the program has run in yet.
+    #[inline(always)]
+    pub fn arguments(self, to: &mut [u8; agent_guard_common::event::ARGS_BYTES]) -> u32 {
+        let mm = load!(self.0, task_mm, *const u8);
+        if mm.is_null() {
+            return 0;
+        }
+        let start = load!(mm, mm_arg_start, u64);
+        let end = load!(mm, mm_arg_end, u64);
+        let length = end.wrapping_sub(start);
+        let length = if length > to.len() as u64 { to.len() as u32 } else { length as u32 };
+        // VERIFIER: the bound has to be on the very register that is passed on.
+        let length = length & (2 * to.len() as u32 - 1);
+        if length > to.len() as u32 {
+            return 0;
+        }
+        // SAFETY: the destination has room for the length; the helper checks the source.
+        let code = unsafe {
+            bpf_probe_read_user(
+                to.as_mut_ptr().cast(),
+                length,
+                core::ptr::with_exposed_provenance(start as usize),
+            )
+        };
+        if code == 0 { length } else { 0 }
+    }
+}
+
+impl Bprm {
+    /// Copies the name that the program is executed by; returns its length.
+    #[inline(always)]
+    pub fn filename(self, to: &mut [u8; agent_guard_common::event::EXE_BYTES]) -> u32 {
+        let name = load!(self.0, bprm_filename, u64);
+        // SAFETY: the destination has that room; the helper checks the source.
+        let length = unsafe {
+            bpf_probe_read_kernel_str(
+                to.as_mut_ptr().cast(),
+                to.len() as u32,
+                core::ptr::with_exposed_provenance(name as usize),
+            )
+        };
+        if length > 0 { (length as u32).saturating_sub(1) } else { 0 }
+    }
+}

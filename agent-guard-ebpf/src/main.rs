@@ -1,0 +1,30 @@
+//! The kernel side of agent-guard: hooks that judge what tagged tasks do.
+//!
+//! Reading order: `hooks/` says which hook names which operation on which object, `judge` walks to the
+//! decision in `agent-guard-common`, `enforce` turns it into a return code. `kernel` is the only place that
+//! knows kernel structures, `maps` the only one that declares maps.
+#![no_std]
+#![no_main]
+
+#![allow(unreachable_pub, reason = "a binary: pub means for the other modules")]
+#![allow(missing_docs, reason = "hooks say what they are by their kernel prototype")]
+
+mod emit;
+mod enforce;
+mod hold;
+mod hooks;
+mod judge;
+mod kernel;
+mod maps;
+mod tag;
+
+/// Helpers that this program calls are for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// No code path may panic: a reachable panic is an endless loop, which the verifier refuses at load.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

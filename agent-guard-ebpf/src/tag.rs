@@ -1,0 +1,79 @@
+//! The tag: get, inherit. There is no drop: a tag ends with its task.
+
+use core::ptr;
+
+use agent_guard_common::{
+    Fault,
+    subject::{Session, Tag},
+};
+use aya_ebpf::{bindings::BPF_LOCAL_STORAGE_GET_F_CREATE, helpers::generated::bpf_task_storage_get};
+
+use crate::{
+    kernel::Task,
+    maps::{SESSIONS, TAGS},
+};
+
+/// A tagged task: its tag, in place.
+pub struct Subject {
+    /// The task.
+    pub task: Task,
+    tag: *mut Tag,
+}
+
+impl Subject {
+    /// The current task, if it belongs to a session. The first thing every hook does.
+    #[inline(always)]
+    pub fn current() -> Option<Self> {
+        Self::of(Task::current())
+    }
+
+    /// A task, if it belongs to a session.
+    #[inline(always)]
+    pub fn of(task: Task) -> Option<Self> {
+        // SAFETY: map and task are what the helper takes, which the verifier checks; no value to create from.
+        let tag = unsafe {
+            bpf_task_storage_get((&raw const TAGS).cast_mut().cast(), task.0.cast_mut().cast(), ptr::null_mut(), 0)
+        };
+        if tag.is_null() { None } else { Some(Self { task, tag: tag.cast() }) }
+    }
+
+    /// The tag.
+    #[inline(always)]
+    pub fn tag(&self) -> &Tag {
+        // SAFETY: storage of a living task, which the verifier checks; only its own thread writes it.
+        unsafe { &*self.tag }
+    }
+
+    /// The tag, to note a hold in. Only for the current task.
+    #[inline(always)]
+    pub fn tag_mut(&mut self) -> &mut Tag {
+        // SAFETY: as above.
+        unsafe { &mut *self.tag }
+    }
+
+    /// The session.
+    #[inline(always)]
+    pub fn session(&self) -> Result<&'static Session, Fault> {
+        match SESSIONS.get(self.tag().slot) {
+            Some(session) if session.id == self.tag().session && session.state != 0 => Ok(session),
+            _ => Err(Fault::SESSION),
+        }
+    }
+}
+
+/// Gives a new task the tag of the one that makes it. A hold stays with the task that waits in it.
+#[inline(always)]
+pub fn inherit(from: &Subject, to: Task) -> Result<(), Fault> {
+    let tag = from.tag();
+    let mut copy = Tag { session: tag.session, slot: tag.slot, pad: 0, hold: 0, digest: 0, granted: 0 };
+    // SAFETY: map, task and value are what the helper takes, which the verifier checks.
+    let made = unsafe {
+        bpf_task_storage_get(
+            (&raw const TAGS).cast_mut().cast(),
+            to.0.cast_mut().cast(),
+            ptr::from_mut(&mut copy).cast(),
+            u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE),
+        )
+    };
+    if made.is_null() { Err(Fault::TAG) } else { Ok(()) }
+}
