@@ -1,0 +1,162 @@
+//! Resolves [`KernelLayout`] against the running kernel's BTF.
+//!
+//! One table says for every field which structure, which member and which type is expected. The type is
+//! checked, because an offset of the wrong type would be a silent failure.
+
+use agent_guard_common::layout::{ABSENT, KernelLayout};
+
+use super::btf::{Btf, Shape};
+
+/// What a member has to be.
+#[derive(Clone, Copy, Debug)]
+enum Expect {
+    /// An integer of one of these sizes in bytes.
+    Int(&'static [u32]),
+    /// A pointer to this structure; empty for any.
+    Pointer(&'static str),
+    /// This structure.
+    Struct(&'static str),
+}
+
+/// Where a field of the layout is found.
+struct Field {
+    /// Name in [`KernelLayout`].
+    name: &'static str,
+    set: fn(&mut KernelLayout) -> &mut u32,
+    /// Structure.
+    of: &'static str,
+    /// Paths of the member in different kernels, the first that exists counts.
+    paths: &'static [&'static str],
+    expect: Expect,
+}
+
+/// Declares the table: layout field, structure, paths, expectation.
+macro_rules! fields {
+    ($($name:ident: $of:literal $($path:literal)|+ => $expect:expr;)+) => {
+        const FIELDS: &[Field] = &[$(Field {
+            name: stringify!($name),
+            set: |layout| &mut layout.$name,
+            of: $of,
+            paths: &[$($path),+],
+            expect: $expect,
+        },)+];
+    };
+}
+
+use Expect::{Int, Pointer, Struct};
+
+fields! {
+    task_flags: "task_struct" "flags" => Int(&[4]);
+    task_tgid: "task_struct" "tgid" => Int(&[4]);
+    task_pid: "task_struct" "pid" => Int(&[4]);
+    task_real_parent: "task_struct" "real_parent" => Pointer("task_struct");
+    task_group_leader: "task_struct" "group_leader" => Pointer("task_struct");
+    task_start_boottime: "task_struct" "start_boottime" => Int(&[8]);
+    task_mm: "task_struct" "mm" => Pointer("mm_struct");
+    mm_arg_start: "mm_struct" "arg_start" => Int(&[8]);
+    mm_arg_end: "mm_struct" "arg_end" => Int(&[8]);
+    bprm_filename: "linux_binprm" "filename" => Pointer("");
+    file_f_path: "file" "f_path" | "__f_path" => Struct("path");
+    file_f_mode: "file" "f_mode" => Int(&[4]);
+    file_f_flags: "file" "f_flags" => Int(&[4]);
+    path_mnt: "path" "mnt" => Pointer("vfsmount");
+    path_dentry: "path" "dentry" => Pointer("dentry");
+    vfsmount_mnt_root: "vfsmount" "mnt_root" => Pointer("dentry");
+    vfsmount_mnt_flags: "vfsmount" "mnt_flags" => Int(&[4]);
+    mount_mnt: "mount" "mnt" => Struct("vfsmount");
+    mount_mnt_parent: "mount" "mnt_parent" => Pointer("mount");
+    mount_mnt_mountpoint: "mount" "mnt_mountpoint" => Pointer("dentry");
+    dentry_d_parent: "dentry" "d_parent" => Pointer("dentry");
+    dentry_d_inode: "dentry" "d_inode" => Pointer("inode");
+    dentry_d_sb: "dentry" "d_sb" => Pointer("super_block");
+    dentry_d_name: "dentry" "d_name" | "__d_name" => Struct("qstr");
+    qstr_len: "qstr" "len" => Int(&[4]);
+    qstr_name: "qstr" "name" => Pointer("");
+    inode_i_ino: "inode" "i_ino" => Int(&[8]);
+    inode_i_mode: "inode" "i_mode" => Int(&[2]);
+    inode_i_rdev: "inode" "i_rdev" => Int(&[4]);
+    sb_s_dev: "super_block" "s_dev" => Int(&[4]);
+    sb_s_root: "super_block" "s_root" => Pointer("dentry");
+    socket_sk: "socket" "sk" => Pointer("sock");
+    sock_family: "sock" "__sk_common.skc_family" => Int(&[2]);
+    sock_protocol: "sock" "sk_protocol" => Int(&[2]);
+    msghdr_msg_name: "msghdr" "msg_name" => Pointer("");
+    msghdr_msg_namelen: "msghdr" "msg_namelen" => Int(&[4]);
+    unix_sock_path: "unix_sock" "path" => Struct("path");
+    regs_syscall: "pt_regs" "orig_ax" | "orig_rax" | "syscallno" => Int(&[4, 8]);
+}
+
+/// Why a layout could not be resolved.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// The kernel has no such member.
+    #[error("this kernel's BTF has no {of}.{path}, which the hooks must read; this kernel is not supported")]
+    Missing {
+        /// Structure.
+        of: &'static str,
+        /// Member.
+        path: &'static str,
+    },
+    /// The member isn't what it should be.
+    #[error("{of}.{path} is {found:?} in this kernel, not {expected}; this kernel is not supported")]
+    Type {
+        /// Structure.
+        of: &'static str,
+        /// Member.
+        path: &'static str,
+        /// What it is.
+        found: Shape,
+        /// What it should be.
+        expected: String,
+    },
+}
+
+fn fits(shape: &Shape, expect: Expect) -> bool {
+    match (shape, expect) {
+        (Shape::Int(size), Int(sizes)) => sizes.contains(size),
+        (Shape::Pointer(to), Pointer(name)) => name.is_empty() || to == name,
+        (Shape::Struct(of), Struct(name)) => of == name,
+        _ => false,
+    }
+}
+
+/// Resolves every field.
+///
+/// # Errors
+///
+/// The first field that the kernel doesn't have, or has with another type.
+pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
+    let mut layout = KernelLayout::ABSENT;
+    for field in FIELDS {
+        let found = field.paths.iter().find_map(|path| Some((*path, btf.member(field.of, path)?)));
+        let Some((path, place)) = found else {
+            let path = field.paths.first().copied().unwrap_or(field.name);
+            return Err(Error::Missing { of: field.of, path });
+        };
+        if !fits(&place.shape, field.expect) || place.offset == ABSENT {
+            let expected = format!("{:?}", field.expect);
+            return Err(Error::Type { of: field.of, path, found: place.shape, expected });
+        }
+        *(field.set)(&mut layout) = place.offset;
+    }
+    Ok(layout)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_is_in_the_table() {
+        let names: Vec<_> = FIELDS.iter().map(|field| field.name).collect();
+        assert_eq!(names, KernelLayout::NAMES);
+    }
+
+    #[test]
+    fn a_missing_member_is_named() {
+        let btf = Btf::parse(&super::super::btf::tests_empty()).unwrap();
+        let error = resolve(&btf).unwrap_err();
+        assert_eq!(error, Error::Missing { of: "task_struct", path: "flags" });
+        assert!(error.to_string().contains("task_struct.flags"));
+    }
+}

@@ -1,0 +1,183 @@
+//! Loads the kernel side, or adopts what an earlier daemon has pinned.
+//!
+//! Pins: `PINS/abi-N/maps/NAME` and `PINS/abi-N/links-DIGEST/NAME`, where the digest is of the programs. A daemon
+//! with the same programs finds its links there and attaches nothing. One with other programs attaches its
+//! own, with the same maps, and only then takes the old links away, so there is no moment without.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
+    path::{Path, PathBuf},
+};
+
+use agent_guard_common::{ABI, layout::KernelLayout};
+use aya::{
+    EbpfLoader,
+    programs::{BtfTracePoint, Lsm, Program as AyaProgram, links::FdLink},
+};
+
+use super::{
+    Error,
+    btf::Btf,
+    layout,
+    maps::NAMES,
+    support::{self, Kind, PROGRAMS, Program},
+};
+
+/// The kernel side, built into this binary.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-guard-ebpf"));
+
+/// Which programs are at work.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// Programs of this kernel.
+    pub present: Vec<Program>,
+    /// Programs whose hook this kernel doesn't have; each has another that sees the same.
+    pub absent: Vec<Program>,
+    /// Whether they were at work already.
+    pub adopted: bool,
+    /// Where maps are pinned.
+    pub maps: PathBuf,
+}
+
+/// Where this version pins.
+#[must_use]
+pub fn root(pins: &Path) -> PathBuf {
+    pins.join(format!("abi-{ABI}"))
+}
+
+/// Loads or adopts.
+///
+/// # Errors
+///
+/// If this kernel can't enforce what a policy can say, or refuses a program: nothing new stays attached then.
+pub fn load(pins: &Path) -> Result<Attached, Error> {
+    let (btf, _) = support::check()?;
+    support::bpf_file_system(pins)?;
+    other_versions(pins)?;
+    let layout = layout::resolve(&btf)?;
+    let (present, absent) = programs(&btf)?;
+    let root = root(pins);
+    let maps = root.join("maps");
+    let links = root.join(format!("links-{:016x}", digest(&layout)));
+    let missing: Vec<_> = present.iter().filter(|program| !links.join(program.name).exists()).collect();
+    let adopted = missing.is_empty();
+    if !adopted {
+        create(&maps)?;
+        let fresh = !links.exists();
+        let result = create(&links).and_then(|()| attach(&layout, &maps, &links, &missing));
+        if let Err(error) = result {
+            // Half a set enforces half a policy and would be taken for a whole one by its directory.
+            if fresh {
+                remove(&links)?;
+            }
+            return Err(error);
+        }
+    }
+    drop_others(&root, &links)?;
+    Ok(Attached { present, absent, adopted, maps })
+}
+
+/// Sorts programs by whether this kernel has their hook.
+fn programs(btf: &Btf) -> Result<(Vec<Program>, Vec<Program>), Error> {
+    let (present, absent): (Vec<_>, Vec<_>) =
+        PROGRAMS.iter().copied().partition(|program| support::present(btf, program));
+    match absent.iter().find(|program| program.instead.is_none()) {
+        Some(program) => Err(Error::NoHook(program.name)),
+        None => Ok((present, absent)),
+    }
+}
+
+/// Names a set of programs: the object and the offsets that were put into it. Only ever compared on one host
+/// between two boots, so any good hash will do.
+fn digest(layout: &KernelLayout) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    OBJECT.hash(&mut hasher);
+    format!("{layout:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+fn attach(layout: &KernelLayout, maps: &Path, links: &Path, programs: &[&Program]) -> Result<(), Error> {
+    let btf = aya::Btf::from_sys_fs()?;
+    let mut loader = EbpfLoader::new();
+    loader.btf(Some(&btf)).allow_unsupported_maps().override_global("LAYOUT", layout, true);
+    for name in NAMES {
+        loader.map_pin_path(name, maps.join(name));
+    }
+    let mut object = loader.load(OBJECT)?;
+    for program in programs {
+        let code = object.program_mut(program.name).ok_or(Error::NoProgram(program.name))?;
+        let link = attach_one(code, program, &btf)?;
+        tracing::debug!(
+            program = program.name,
+            verified = code.info().ok().and_then(|info| info.verified_instruction_count()),
+            "loaded"
+        );
+        let pinned = link.pin(links.join(program.name));
+        pinned.map_err(|error| Error::Pin { name: program.name, what: error.to_string() })?;
+    }
+    Ok(())
+}
+
+fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<FdLink, Error> {
+    let name = program.name;
+    let refused = |source| Error::Program { name, source: Box::new(source) };
+    match program.kind {
+        Kind::Lsm => {
+            let code: &mut Lsm = code.try_into().map_err(refused)?;
+            code.load(name, btf).map_err(refused)?;
+            let id = code.attach().map_err(refused)?;
+            Ok(code.take_link(id).map_err(refused)?.into())
+        }
+        Kind::Tracepoint => {
+            let code: &mut BtfTracePoint = code.try_into().map_err(refused)?;
+            code.load(name, btf).map_err(refused)?;
+            let id = code.attach().map_err(refused)?;
+            Ok(code.take_link(id).map_err(refused)?.into())
+        }
+    }
+}
+
+/// Refuses to work beside pins of another version whose maps can't be shared.
+fn other_versions(pins: &Path) -> Result<(), Error> {
+    let ours = root(pins);
+    for path in entries(pins)? {
+        if path != ours && path.join("maps").exists() {
+            return Err(Error::OtherVersion { path });
+        }
+    }
+    Ok(())
+}
+
+/// Takes away the links of other programs, now that ours are at work.
+fn drop_others(root: &Path, ours: &Path) -> Result<(), Error> {
+    for path in entries(root)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("links-") && path != ours {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |source| Error::Call { call: "readdir", object: directory.display().to_string(), source };
+    match fs::read_dir(directory) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn create(directory: &Path) -> Result<(), Error> {
+    fs::create_dir_all(directory).map_err(Error::call("mkdir", directory.display().to_string()))
+}
+
+/// Removes a directory of pins: with the last pin of a link the program goes.
+fn remove(directory: &Path) -> Result<(), Error> {
+    for path in entries(directory)? {
+        fs::remove_file(&path).map_err(Error::call("unlink", path.display().to_string()))?;
+    }
+    fs::remove_dir(directory).map_err(Error::call("rmdir", directory.display().to_string()))
+}

@@ -1,0 +1,221 @@
+//! The maps, opened from their pins: what the daemon writes and reads.
+
+use std::{
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    path::Path,
+};
+
+use agent_guard_common::{
+    event::{self, Judged},
+    subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
+};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+
+use super::{Error, tables::Outer};
+use crate::sys::bpf;
+
+/// All maps that are pinned, by the names of the kernel side.
+pub const NAMES: [&str; 14] = [
+    "TAGS",
+    "SESSIONS",
+    "GENERATION",
+    "OBJECTS",
+    "PROFILE_OBJECTS",
+    "PROFILES",
+    "NETWORKS",
+    "GUARD",
+    "HOLDS",
+    "ANSWERS",
+    "BLANK",
+    "DECISIONS",
+    "REPORTS",
+    "COUNTS",
+];
+
+/// The maps behind the daemon.
+pub struct Maps {
+    tags: MapData,
+    sessions: Array<MapData, Session>,
+    guard: Array<MapData, Guard>,
+    holds: HashMap<MapData, u64, Record>,
+    answers: HashMap<MapData, u64, Answer>,
+    counts: PerCpuArray<MapData, u64>,
+    /// The tables and the number of the generation.
+    pub outer: Outer,
+}
+
+/// A [`Judged`] as a map value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Record(pub Judged);
+
+// SAFETY: `repr(C)` integers and byte arrays without padding (see the sizes in the tests of the type).
+unsafe impl aya::Pod for Record {}
+
+/// Opens one map.
+pub(super) fn open<T>(maps: &Path, name: &'static str) -> Result<T, Error>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let data = MapData::from_pin(maps.join(name)).map_err(Error::map(name))?;
+    let map = Map::from_map_data(data).map_err(Error::map(name))?;
+    T::try_from(map).map_err(Error::map(name))
+}
+
+impl Maps {
+    /// Opens all.
+    ///
+    /// # Errors
+    ///
+    /// If one isn't there or isn't what it should be.
+    pub fn open(maps: &Path) -> Result<Self, Error> {
+        Ok(Self {
+            tags: MapData::from_pin(maps.join("TAGS")).map_err(Error::map("TAGS"))?,
+            sessions: open(maps, "SESSIONS")?,
+            guard: open(maps, "GUARD")?,
+            holds: open(maps, "HOLDS")?,
+            answers: open(maps, "ANSWERS")?,
+            counts: open(maps, "COUNTS")?,
+            outer: Outer::open(maps)?,
+        })
+    }
+
+    /// The two rings: decisions and reports.
+    ///
+    /// # Errors
+    ///
+    /// If one isn't there.
+    pub fn rings(maps: &Path) -> Result<[RingBuf<MapData>; 2], Error> {
+        Ok([open(maps, "DECISIONS")?, open(maps, "REPORTS")?])
+    }
+
+    /// Tags a process: its first thread, which must be its only one.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or the process has gone.
+    pub fn tag(&self, process: BorrowedFd<'_>, tag: &Tag) -> Result<(), Error> {
+        bpf::update(self.tags.fd().as_fd(), &process.as_raw_fd(), tag, bpf::NO_EXIST)
+            .map_err(Error::call("bpf(BPF_MAP_UPDATE_ELEM)", "the tag of a process"))
+    }
+
+    /// The tag of a process, if it has one.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, or the process has gone.
+    pub fn tag_of(&self, process: BorrowedFd<'_>) -> Result<Option<Tag>, Error> {
+        let mut tag = Tag::default();
+        bpf::lookup(self.tags.fd().as_fd(), &process.as_raw_fd(), &mut tag)
+            .map(|found| found.then_some(tag))
+            .map_err(Error::call("bpf(BPF_MAP_LOOKUP_ELEM)", "the tag of a process"))
+    }
+
+    /// All sessions that the kernel knows, with their slots.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn sessions(&self) -> Result<Vec<(u32, Session)>, Error> {
+        let all = (1..MAX_SESSIONS).map(|slot| {
+            let session = self.sessions.get(&slot, 0).map_err(Error::map("SESSIONS"))?;
+            Ok((slot, session))
+        });
+        all.filter(|entry| !matches!(entry, Ok((_, session)) if session.state == 0)).collect()
+    }
+
+    /// Writes a session's slot.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn set_session(&mut self, slot: u32, session: &Session) -> Result<(), Error> {
+        self.sessions.set(slot, session, 0).map_err(Error::map("SESSIONS"))
+    }
+
+    /// What the kernel side was told.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn guard(&self) -> Result<Guard, Error> {
+        self.guard.get(&0, 0).map_err(Error::map("GUARD"))
+    }
+
+    /// Tells the kernel side.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn set_guard(&mut self, guard: &Guard) -> Result<(), Error> {
+        self.guard.set(0, guard, 0).map_err(Error::map("GUARD"))
+    }
+
+    /// The calls that wait, by number.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn holds(&self) -> Result<Vec<(u64, Judged)>, Error> {
+        let all = self.holds.iter().map(|entry| {
+            let (id, Record(record)) = entry.map_err(Error::map("HOLDS"))?;
+            Ok((id, record))
+        });
+        all.filter(|entry| !matches!(entry, Ok((_, record)) if record.header.size == 0)).collect()
+    }
+
+    /// Whether a call still waits.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn waits(&self, hold: u64) -> Result<bool, Error> {
+        match self.holds.get(&hold, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(Error::map("HOLDS")(error)),
+        }
+    }
+
+    /// Writes people's answer.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn answer(&mut self, hold: u64, answer: &Answer) -> Result<(), Error> {
+        self.answers.insert(hold, answer, 0).map_err(Error::map("ANSWERS"))
+    }
+
+    /// Takes a hold and its answer away, after its process has gone.
+    ///
+    /// # Errors
+    ///
+    /// If a map can't be written.
+    pub fn forget(&mut self, hold: u64) -> Result<(), Error> {
+        gone(self.holds.remove(&hold), "HOLDS")?;
+        gone(self.answers.remove(&hold), "ANSWERS")
+    }
+
+    /// Counts, summed over CPUs, by slot.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn counts(&self) -> Result<[u64; event::count::SLOTS as usize], Error> {
+        let mut sums = [0u64; event::count::SLOTS as usize];
+        for (slot, sum) in (0u32..).zip(&mut sums) {
+            let values = self.counts.get(&slot, 0).map_err(Error::map("COUNTS"))?;
+            *sum = values.iter().fold(0, |sum, value| sum.wrapping_add(*value));
+        }
+        Ok(sums)
+    }
+}
+
+/// What isn't there needs no removing.
+fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
+    match result {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::map(name)(error)),
+    }
+}

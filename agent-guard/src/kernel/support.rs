@@ -1,0 +1,147 @@
+//! What this kernel can enforce: preconditions and hooks.
+
+use std::{fs, path::Path};
+
+use agent_guard_common::event::Hook;
+
+use super::{Error, btf::Btf};
+
+/// Where the kernel describes its own types.
+pub const BTF: &str = "/sys/kernel/btf/vmlinux";
+const LSM_LIST: &str = "/sys/kernel/security/lsm";
+
+/// How a program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// To an LSM hook.
+    Lsm,
+    /// To a tracepoint with BTF.
+    Tracepoint,
+}
+
+/// A program of the kernel side.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Name of program and hook.
+    pub name: &'static str,
+    /// How it is attached.
+    pub kind: Kind,
+    /// What it enforces, for people.
+    pub enforces: &'static str,
+    /// Where this kernel may do without: which other hook sees the same there.
+    pub instead: Option<&'static str>,
+}
+
+const fn lsm(hook: Hook, enforces: &'static str) -> Program {
+    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None }
+}
+
+const fn tracepoint(name: &'static str, enforces: &'static str) -> Program {
+    Program { name, kind: Kind::Tracepoint, enforces, instead: None }
+}
+
+/// All programs. The tag comes first: before it goes on by itself, no session may begin.
+pub const PROGRAMS: &[Program] = &[
+    lsm(Hook::TASK_ALLOC, "the tag goes on to every new task"),
+    lsm(Hook::UNIX_STREAM_CONNECT, "sessions can't talk to the guard"),
+    lsm(Hook::PATH_UNLINK, "delete: files"),
+    lsm(Hook::PATH_RMDIR, "delete: directories"),
+    lsm(Hook::PATH_RENAME, "rename, create and delete: renames, both sides"),
+    lsm(Hook::PATH_TRUNCATE, "write: truncate"),
+    Program {
+        name: Hook::FILE_TRUNCATE.name(),
+        kind: Kind::Lsm,
+        enforces: "write: truncate through a descriptor",
+        instead: Some("path_truncate"),
+    },
+    lsm(Hook::FILE_OPEN, "write: open for writing"),
+    lsm(Hook::PATH_MKNOD, "create: files, nodes, sockets"),
+    lsm(Hook::PATH_MKDIR, "create: directories"),
+    lsm(Hook::PATH_SYMLINK, "create: symbolic links"),
+    lsm(Hook::PATH_LINK, "create: hard links"),
+    lsm(Hook::SOCKET_CONNECT, "connect: IPv4 and IPv6"),
+    lsm(Hook::SOCKET_SENDMSG, "connect: messages sent to an address"),
+    tracepoint("sched_process_fork", "who started whom"),
+    tracepoint("sched_process_exec", "which program"),
+    tracepoint("sched_process_exit", "when it ended"),
+];
+
+/// Checks what must be there before anything is loaded, and reads the kernel's BTF.
+///
+/// # Errors
+///
+/// What is missing, and what to do about it.
+pub fn check() -> Result<(Btf, Vec<u8>), Error> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(Error::NotRoot);
+    }
+    let data = fs::read(BTF).map_err(|source| Error::NoBtf { source })?;
+    let btf = Btf::parse(&data)?;
+    let list = fs::read_to_string(LSM_LIST).map_err(|source| Error::NoLsmList { source })?;
+    if !has_bpf(&list) {
+        return Err(Error::NoBpfLsm { parameter: boot_parameter(&list) });
+    }
+    Ok((btf, data))
+}
+
+fn has_bpf(list: &str) -> bool {
+    list.trim().split(',').any(|name| name == "bpf")
+}
+
+/// The boot parameter that adds `bpf` to what is there. `capability` is always on and not named.
+fn boot_parameter(list: &str) -> String {
+    let names = list.trim().split(',').filter(|name| !name.is_empty() && *name != "capability");
+    let names: Vec<_> = names.chain(["bpf"]).collect();
+    format!("lsm={}", names.join(","))
+}
+
+/// Whether the kernel has a program's hook.
+#[must_use]
+pub fn present(btf: &Btf, program: &Program) -> bool {
+    match program.kind {
+        Kind::Lsm => btf.has_function(&format!("bpf_lsm_{}", program.name)),
+        // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these three.
+        Kind::Tracepoint => true,
+    }
+}
+
+/// Checks that the BPF file system is where pins go.
+///
+/// # Errors
+///
+/// If it isn't mounted there.
+pub fn bpf_file_system(pins: &Path) -> Result<(), Error> {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let mut at = pins;
+    loop {
+        match rustix::fs::statfs(at) {
+            #[expect(clippy::unnecessary_cast, reason = "the type differs between architectures")]
+            Ok(stat) if stat.f_type as i64 == BPF_FS_MAGIC => return Ok(()),
+            Ok(_) => return Err(Error::NoBpfFs { path: pins.into() }),
+            Err(_) => match at.parent() {
+                Some(parent) => at = parent,
+                None => return Err(Error::NoBpfFs { path: pins.into() }),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bpf_among_lsms() {
+        assert!(has_bpf("lockdown,capability,landlock,yama,bpf\n"));
+        assert!(!has_bpf("lockdown,capability,ebpf"));
+        assert_eq!(boot_parameter("lockdown,capability,yama\n"), "lsm=lockdown,yama,bpf");
+        assert_eq!(boot_parameter("capability"), "lsm=bpf");
+    }
+
+    #[test]
+    fn every_hook_has_a_program() {
+        for hook in Hook::ALL {
+            assert!(PROGRAMS.iter().any(|program| program.name == hook.name()), "{}", hook.name());
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! From documents to the model. Goes on after a mistake, so that one run finds all of them.
+
+use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+
+use agent_guard_common::{Op, Verdict};
+use sha2::{Digest, Sha256};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    diagnostic::Diagnostic,
+    model::{FileRule, Mode, NetRule, Outside, Policy, Profile, ScopePath, UNENFORCED},
+    net, parse,
+    parse::{Keys, Report, Value},
+    paths,
+    source::Source,
+};
+
+const TOP: Keys =
+    Keys { place: "the policy", known: &["version", "critical", "profile"], later: &["enroll"] };
+const PROFILE: Keys = Keys {
+    place: "a profile",
+    known: &["mode", "files", "network"],
+    later: &["ttl", "exec", "system", "limit", "approval", "backup", "persistence"],
+};
+const FILES: Keys = Keys { place: "`files`", known: &["scope", "outside", "rule"], later: &[] };
+const RULE: Keys = Keys { place: "a rule", known: &["path", "ops", "verdict", "reason"], later: &[] };
+const OUTSIDE: Keys = Keys {
+    place: "`files.outside`",
+    known: &["read", "execute", "write", "create", "delete", "rename", "metadata"],
+    later: &[],
+};
+const NETWORK: Keys =
+    Keys { place: "`network`", known: &["connect", "allow"], later: &["hold", "listen", "deny", "report"] };
+
+/// Longest name of a profile.
+const MAX_NAME: usize = 64;
+
+/// Reads the policy out of its sources.
+pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
+    let mut mistakes = Vec::new();
+    let mut critical = Vec::new();
+    let mut profiles: BTreeMap<String, Profile> = BTreeMap::new();
+    for source in sources {
+        let mut checker = Checker { report: Report::new(source) };
+        let (more, found) = checker.document();
+        mistakes.extend(checker.report.finish());
+        critical.extend(more);
+        for profile in found {
+            if let Some(first) = profiles.get(&profile.name) {
+                let message = format!("profile `{}` is already defined at {}", profile.name, first.origin);
+                mistakes.push(
+                    Diagnostic::error(&profile.origin, message).help("keep one of them, or rename one"),
+                );
+            } else {
+                profiles.insert(profile.name.clone(), profile);
+            }
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    Ok(Policy {
+        critical,
+        profiles: profiles.into_values().collect(),
+        files: sources.iter().map(|source| source.name.clone()).collect(),
+        digest: digest(sources),
+    })
+}
+
+/// SHA-256 over names and texts, each with its length before it.
+fn digest(sources: &[Source]) -> String {
+    let mut hash = Sha256::new();
+    for part in sources.iter().flat_map(|source| [&source.name, &source.text]) {
+        hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+struct Checker<'a> {
+    report: Report<'a>,
+}
+
+impl Checker<'_> {
+    fn document(&mut self) -> (Vec<FileRule>, Vec<Profile>) {
+        let Some(document) = self.report.document() else { return Default::default() };
+        let top = document.get_ref();
+        self.report.keys(top, &TOP);
+        self.version(top.get("version"));
+        let critical = match top.get("critical") {
+            Some(value) => self.rules(value, "critical", true),
+            None => Vec::new(),
+        };
+        let mut profiles = Vec::new();
+        if let Some(table) = top.get("profile").and_then(|value| self.report.table(value, "`profile`")) {
+            for (name, value) in table {
+                profiles.extend(self.profile(name.get_ref(), &name.span(), value));
+            }
+        }
+        (critical, profiles)
+    }
+
+    fn version(&mut self, value: Option<&Value<'_>>) {
+        let help = "write `version = 1`";
+        let Some(value) = value else {
+            return self.report.error_help(&(0..0), "`version` is missing", help);
+        };
+        match value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 && number.as_str() == "1" => {}
+            DeValue::Integer(number) => {
+                let message = format!("version {number} of the policy language is not known");
+                self.report.error_help(&value.span(), message, help);
+            }
+            other => {
+                let message = format!("`version` must be an integer, not {}", other.type_str());
+                self.report.error_help(&value.span(), message, help);
+            }
+        }
+    }
+
+    fn profile(&mut self, name: &str, span: &Range<usize>, value: &Value<'_>) -> Option<Profile> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
+            self.report.error_help(
+                span,
+                format!("{name:?} can't be the name of a profile"),
+                format!("use 1 to {MAX_NAME} of the characters a-z, A-Z, 0-9, `-`, `_` and `.`"),
+            );
+        }
+        let table = self.report.table(value, "a profile")?;
+        self.report.keys(table, &PROFILE);
+        let mut profile = Profile {
+            name: name.to_owned(),
+            mode: self.mode(table.get("mode")),
+            scope: Vec::new(),
+            outside: Outside::default(),
+            rules: Vec::new(),
+            connect: Verdict::DENY,
+            network: Vec::new(),
+            origin: self.report.origin(span),
+        };
+        if let Some(files) = table.get("files").and_then(|value| self.report.table(value, "`files`")) {
+            self.files(files, &mut profile);
+        }
+        if let Some(network) = table.get("network").and_then(|value| self.report.table(value, "`network`")) {
+            self.network(network, &mut profile);
+        }
+        Some(profile)
+    }
+
+    fn mode(&mut self, value: Option<&Value<'_>>) -> Mode {
+        let Some(value) = value else { return Mode::Enforce };
+        match self.report.string(value, "`mode`") {
+            Some("enforce") | None => Mode::Enforce,
+            Some("report") => Mode::Report,
+            Some(other) => {
+                let help = parse::suggest(other, ["enforce", "report"]);
+                let help = help.unwrap_or_else(|| "modes are `enforce` and `report`".into());
+                self.report.error_help(&value.span(), format!("unknown mode {other:?}"), help);
+                Mode::Enforce
+            }
+        }
+    }
+
+    fn files(&mut self, files: &DeTable<'_>, profile: &mut Profile) {
+        self.report.keys(files, &FILES);
+        if let Some(value) = files.get("scope") {
+            for entry in self.report.array(value, "`scope`") {
+                let Some(path) = self.path(entry, "an entry of `scope`") else { continue };
+                profile.scope.push(ScopePath { path, origin: self.report.origin(&entry.span()) });
+            }
+        }
+        if let Some(outside) =
+            files.get("outside").and_then(|value| self.report.table(value, "`files.outside`"))
+        {
+            self.outside(outside, &mut profile.outside);
+        }
+        if let Some(value) = files.get("rule") {
+            profile.rules = self.rules(value, &format!("profile.{}.files.rule", profile.name), false);
+        }
+    }
+
+    fn outside(&mut self, table: &DeTable<'_>, outside: &mut Outside) {
+        self.report.keys(table, &OUTSIDE);
+        for op in Op::FILE {
+            let Some(value) = table.get(op.name()) else { continue };
+            let Some(verdict) = self.verdict(value) else { continue };
+            if UNENFORCED.contains(&op) && verdict != Verdict::ALLOW {
+                self.unenforced(&value.span(), op, verdict);
+            }
+            outside.set(op, verdict);
+        }
+    }
+
+    fn unenforced(&mut self, span: &Range<usize>, op: Op, verdict: Verdict) {
+        self.report.error_help(
+            span,
+            format!(
+                "`{}` with the verdict {:?} is not enforced yet by this version of agent-guard",
+                op.name(),
+                verdict.name()
+            ),
+            "remove it, or allow it: what can't be judged is not blocked",
+        );
+    }
+
+    fn rules(&mut self, value: &Value<'_>, what: &str, critical: bool) -> Vec<FileRule> {
+        let tables = self.report.tables(value, what);
+        tables.into_iter().filter_map(|(table, span)| self.rule(table, &span, critical)).collect()
+    }
+
+    fn rule(&mut self, table: &DeTable<'_>, span: &Range<usize>, critical: bool) -> Option<FileRule> {
+        self.report.keys(table, &RULE);
+        let path = self.required(table, span, "path");
+        let ops = self.required(table, span, "ops");
+        let verdict = self.required(table, span, "verdict");
+        let reason = if critical { self.required(table, span, "reason") } else { table.get("reason") };
+        let origin = self.report.origin(&path.map_or_else(|| span.clone(), Value::span));
+        let path = path.and_then(|value| self.path(value, "`path`"));
+        let judged = verdict.and_then(|value| self.verdict(value));
+        if let (true, Some(value), Some(judged)) = (critical, verdict, judged)
+            && judged.goes_on()
+        {
+            self.report.error_help(
+                &value.span(),
+                format!("a critical path can't have the verdict {:?}", judged.name()),
+                "what is critical is decided before every profile, so this would open it for all of them: \
+                 use `hold`, `deny` or `kill`",
+            );
+        }
+        let ops = ops.map(|value| self.ops(value, judged));
+        let reason = reason.and_then(|value| self.report.string(value, "`reason`"));
+        Some(FileRule { path: path?, ops: ops?, verdict: judged?, reason: reason.map(str::to_owned), origin })
+    }
+
+    fn required<'v, 'i>(
+        &mut self,
+        table: &'v DeTable<'i>,
+        span: &Range<usize>,
+        key: &str,
+    ) -> Option<&'v Value<'i>> {
+        let value = table.get(key);
+        if value.is_none() {
+            self.report.error(span, format!("`{key}` is missing"));
+        }
+        value
+    }
+
+    fn path(&mut self, value: &Value<'_>, what: &str) -> Option<PathBuf> {
+        match paths::parse(self.report.string(value, what)?) {
+            Ok(path) => Some(path),
+            Err(paths::Unusable::Later(what)) => {
+                self.report.later(&value.span(), &what);
+                None
+            }
+            Err(paths::Unusable::Wrong(message, help)) => {
+                self.report.error_help(&value.span(), message, help);
+                None
+            }
+        }
+    }
+
+    fn verdict(&mut self, value: &Value<'_>) -> Option<Verdict> {
+        let text = self.report.string(value, "a verdict")?;
+        let verdict = Verdict::from_name(text);
+        if verdict.is_none() {
+            let names = Verdict::ALL.map(Verdict::name);
+            let help = parse::suggest(text, names);
+            let help = help.unwrap_or_else(|| format!("verdicts are {}", parse::list(&names)));
+            self.report.error_help(&value.span(), format!("unknown verdict {text:?}"), help);
+        }
+        verdict
+    }
+
+    fn ops(&mut self, value: &Value<'_>, verdict: Option<Verdict>) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let values = self.report.array(value, "`ops`");
+        if values.is_empty() && value.get_ref().is_array() {
+            self.report.error(&value.span(), "`ops` is empty, so the rule is about nothing");
+        }
+        for value in values {
+            let Some(name) = self.report.string(value, "an operation") else { continue };
+            let Some(op) = Op::FILE.into_iter().find(|op| op.name() == name) else {
+                let names = Op::FILE.map(Op::name);
+                let help = parse::suggest(name, names);
+                let help = help.unwrap_or_else(|| format!("operations are {}", parse::list(&names)));
+                self.report.error_help(&value.span(), format!("unknown operation {name:?}"), help);
+                continue;
+            };
+            if ops.contains(&op) {
+                self.report.error(&value.span(), format!("`{name}` is named twice"));
+            } else {
+                ops.push(op);
+            }
+            if let Some(verdict) = verdict
+                && UNENFORCED.contains(&op)
+                && verdict != Verdict::ALLOW
+            {
+                self.unenforced(&value.span(), op, verdict);
+            }
+        }
+        ops.sort();
+        ops
+    }
+
+    fn network(&mut self, network: &DeTable<'_>, profile: &mut Profile) {
+        self.report.keys(network, &NETWORK);
+        if let Some(verdict) = network.get("connect").and_then(|value| self.verdict(value)) {
+            profile.connect = verdict;
+        }
+        let Some(value) = network.get("allow") else { return };
+        for entry in self.report.array(value, "`allow`") {
+            let span = entry.span();
+            let Some(text) = self.report.string(entry, "an entry of `allow`") else { continue };
+            match net::parse(text) {
+                Ok(net::Networks { prefixes, low, high }) => profile.network.push(NetRule {
+                    text: text.to_owned(),
+                    prefixes,
+                    low,
+                    high,
+                    verdict: Verdict::ALLOW,
+                    origin: self.report.origin(&span),
+                }),
+                Err(net::Unusable::Later(what)) => self.report.later(&span, &what),
+                Err(net::Unusable::Wrong(message, help)) => self.report.error_help(&span, message, help),
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The numbered list of rules.
+
+use serde::{Deserialize, Serialize};
+
+use super::model::{FileRule, NetRule, Policy};
+
+/// Kind of a rule.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleKind {
+    /// `[[critical]]`.
+    Critical,
+    /// `files.rule`.
+    Rule,
+    /// `network.allow`.
+    Network,
+}
+
+/// A rule, as people and events see it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RuleInfo {
+    /// Its number: its place in the list, from 1.
+    pub number: u32,
+    /// Its kind.
+    pub kind: RuleKind,
+    /// The profile it belongs to; none for what is critical.
+    pub profile: Option<String>,
+    /// The path or the address, as the policy has it.
+    pub target: String,
+    /// Names of the operations.
+    pub ops: Vec<String>,
+    /// Name of the verdict.
+    pub verdict: String,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// Name of the source.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1, in characters.
+    pub column: u32,
+}
+
+/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, each
+/// by profile.
+pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
+    let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
+    let files = policy.profiles.iter().flat_map(|profile| {
+        profile.rules.iter().map(|rule| file_rule(RuleKind::Rule, Some(&profile.name), rule))
+    });
+    let networks = policy
+        .profiles
+        .iter()
+        .flat_map(|profile| profile.network.iter().map(|rule| net_rule(&profile.name, rule)));
+    let mut rules: Vec<_> = critical.chain(files).chain(networks).collect();
+    for (number, rule) in (1..).zip(&mut rules) {
+        rule.number = number;
+    }
+    rules
+}
+
+/// Numbers of the first rule of each part.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers {
+    next: u32,
+}
+
+impl Numbers {
+    pub(super) fn critical() -> Self {
+        Self { next: 1 }
+    }
+
+    pub(super) fn files(policy: &Policy) -> Self {
+        Self::critical().after(policy.critical.len())
+    }
+
+    pub(super) fn networks(policy: &Policy) -> Self {
+        Self::files(policy).after(policy.profiles.iter().map(|profile| profile.rules.len()).sum())
+    }
+
+    /// The numbers after that many.
+    pub(super) fn after(self, count: usize) -> Self {
+        Self { next: self.next.saturating_add(u32::try_from(count).unwrap_or(u32::MAX)) }
+    }
+
+    /// The next number.
+    pub(super) fn take(&mut self) -> u32 {
+        let number = self.next;
+        self.next = number.saturating_add(1);
+        number
+    }
+}
+
+fn file_rule(kind: RuleKind, profile: Option<&str>, rule: &FileRule) -> RuleInfo {
+    RuleInfo {
+        number: 0,
+        kind,
+        profile: profile.map(str::to_owned),
+        target: rule.path.display().to_string(),
+        ops: rule.ops.iter().map(|op| op.name().to_owned()).collect(),
+        verdict: rule.verdict.name().to_owned(),
+        reason: rule.reason.clone(),
+        file: rule.origin.file.clone(),
+        line: rule.origin.line,
+        column: rule.origin.column,
+    }
+}
+
+fn net_rule(profile: &str, rule: &NetRule) -> RuleInfo {
+    RuleInfo {
+        number: 0,
+        kind: RuleKind::Network,
+        profile: Some(profile.to_owned()),
+        target: rule.text.clone(),
+        ops: vec!["connect".to_owned()],
+        verdict: rule.verdict.name().to_owned(),
+        reason: None,
+        file: rule.origin.file.clone(),
+        line: rule.origin.line,
+        column: rule.origin.column,
+    }
+}

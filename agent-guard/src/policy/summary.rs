@@ -1,0 +1,124 @@
+//! What `policy show` shows.
+
+use agent_guard_common::Op;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    compile::{RuleInfo, RuleKind},
+    model::{Mode, Origin, Policy, Profile},
+    rules,
+};
+
+/// A whole policy, for people and programs to read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PolicySummary {
+    /// SHA-256 of the sources, in hexadecimal.
+    pub digest: String,
+    /// Names of the sources.
+    pub files: Vec<String>,
+    /// `[[critical]]`.
+    pub critical: Vec<RuleInfo>,
+    /// The profiles, by name.
+    pub profiles: Vec<ProfileSummary>,
+    /// What needs no rule.
+    pub builtin: Vec<String>,
+}
+
+/// A profile.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProfileSummary {
+    /// Its name.
+    pub name: String,
+    /// `mode`.
+    pub mode: Mode,
+    /// `files.scope`.
+    pub scope: Vec<ScopeSummary>,
+    /// `files.outside`, in the order of the operations.
+    pub outside: Vec<OutsideSummary>,
+    /// `files.rule`.
+    pub rules: Vec<RuleInfo>,
+    /// `network.connect`.
+    pub connect: String,
+    /// `network.allow`.
+    pub network: Vec<RuleInfo>,
+    /// Where its name stands first.
+    pub origin: Origin,
+}
+
+/// An entry of `files.scope`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ScopeSummary {
+    /// The path.
+    pub path: String,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+/// What happens to an operation outside of every rule and scope.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct OutsideSummary {
+    /// Name of the operation.
+    pub op: String,
+    /// Name of the verdict.
+    pub verdict: String,
+}
+
+/// What no program can do without and nothing is lost by.
+pub const BUILTIN: [&str; 10] = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty and the session's own terminal",
+    "pipes",
+    "sockets as open files",
+    "anonymous memory",
+    "other objects of file systems internal to the kernel",
+];
+
+impl PolicySummary {
+    /// Sums a policy up.
+    #[must_use]
+    pub fn new(policy: &Policy) -> Self {
+        let rules = rules::list(policy);
+        let pick = |kind: RuleKind, profile: Option<&str>| -> Vec<RuleInfo> {
+            let picked = rules.iter().filter(|rule| rule.kind == kind && rule.profile.as_deref() == profile);
+            picked.cloned().collect()
+        };
+        let profile = |profile: &Profile| ProfileSummary {
+            name: profile.name.clone(),
+            mode: profile.mode,
+            scope: scope(profile),
+            outside: outside(profile),
+            rules: pick(RuleKind::Rule, Some(&profile.name)),
+            connect: profile.connect.name().to_owned(),
+            network: pick(RuleKind::Network, Some(&profile.name)),
+            origin: profile.origin.clone(),
+        };
+        Self {
+            digest: policy.digest.clone(),
+            files: policy.files.clone(),
+            critical: pick(RuleKind::Critical, None),
+            profiles: policy.profiles.iter().map(profile).collect(),
+            builtin: BUILTIN.iter().map(|&text| text.to_owned()).collect(),
+        }
+    }
+}
+
+fn scope(profile: &Profile) -> Vec<ScopeSummary> {
+    let entries = profile.scope.iter();
+    entries
+        .map(|entry| ScopeSummary { path: entry.path.display().to_string(), origin: entry.origin.clone() })
+        .collect()
+}
+
+fn outside(profile: &Profile) -> Vec<OutsideSummary> {
+    Op::FILE
+        .into_iter()
+        .map(|op| OutsideSummary {
+            op: op.name().to_owned(),
+            verdict: profile.outside.get(op).name().to_owned(),
+        })
+        .collect()
+}

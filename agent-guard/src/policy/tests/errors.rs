@@ -1,0 +1,236 @@
+//! Every kind of mistake, and where it is said to be.
+
+use super::*;
+
+/// Asserts the mistakes of a text: line, column, and a part of the message with its help.
+fn mistakes(text: &str, expected: &[(u32, u32, &str)]) {
+    let found = load(vec![source(text)]).expect_err("no mistake found");
+    let positions: Vec<_> = found.iter().map(|d| (d.line, d.column)).collect();
+    let wanted: Vec<_> = expected.iter().map(|&(line, column, _)| (line, column)).collect();
+    assert_eq!(positions, wanted, "in\n{text}\n{}", shown(&found));
+    for (diagnostic, (.., part)) in found.iter().zip(expected) {
+        assert!(diagnostic.to_string().contains(part), "{diagnostic}\nhas no {part:?}");
+    }
+}
+
+/// A profile with one more line in one of its tables, at line 3 or 4.
+fn in_profile(line: &str, column: u32, part: &str) {
+    mistakes(&format!("version = 1\n[profile.p]\n{line}\n"), &[(3, column, part)]);
+}
+
+fn in_files(line: &str, column: u32, part: &str) {
+    mistakes(&format!("version = 1\n[profile.p.files]\n{line}\n"), &[(3, column, part)]);
+}
+
+fn in_network(line: &str, column: u32, part: &str) {
+    mistakes(&format!("version = 1\n[profile.p.network]\n{line}\n"), &[(3, column, part)]);
+}
+
+fn in_rule(lines: &str, expected: &[(u32, u32, &str)]) {
+    mistakes(&format!("version = 1\n[[profile.p.files.rule]]\n{lines}\n"), expected);
+}
+
+#[test]
+fn how_a_mistake_is_shown() {
+    let found = load(vec![source("version = 1\nprofil = 1")]).unwrap_err();
+    assert_eq!(
+        found[0].to_string(),
+        "test.toml:2:1: error: unknown key `profil` in the policy\n  help: did you mean `profile`?"
+    );
+}
+
+#[test]
+fn columns_count_characters() {
+    mistakes("version = 1\n[profile.p]\n\"é\" = 1", &[(3, 1, "unknown key")]);
+    mistakes(
+        "version = 1\nprofile = { p = { \"é\" = 1, x = 2 } }",
+        &[(2, 19, "unknown key"), (2, 28, "unknown key")],
+    );
+}
+
+#[test]
+fn no_toml() {
+    mistakes("version = \n", &[(1, 11, "")]);
+    mistakes("version = 1\nversion = 1\n", &[(2, 1, "duplicate key")]);
+    mistakes("version = 1\na = \nb = 2\nc = \"x\n", &[(2, 5, ""), (4, 7, "")]);
+    assert!(load(vec![source(&"[".repeat(100_000))]).is_err());
+    assert!(load(vec![source(&format!("version = 1\na = {}", "[".repeat(100_000)))]).is_err());
+}
+
+#[test]
+fn version() {
+    mistakes("", &[(1, 1, "`version` is missing")]);
+    mistakes("\nversion = 2", &[(2, 11, "version 2")]);
+    mistakes("version = \"1\"", &[(1, 11, "must be an integer, not string")]);
+    mistakes("version = 1.0", &[(1, 11, "must be an integer, not float")]);
+}
+
+#[test]
+fn unknown_keys() {
+    mistakes("version = 1\n[profile.p]\nmod = \"report\"", &[(3, 1, "did you mean `mode`?")]);
+    mistakes("version = 1\n[[crtical]]", &[(2, 3, "did you mean `critical`?")]);
+    in_profile("networks = {}", 1, "did you mean `network`?");
+    in_profile("zebra = 1", 1, "known are `mode`, `files`, `network`");
+    in_profile("limits = 1", 1, "did you mean `limit`?");
+    in_files("rules = []", 1, "did you mean `rule`?");
+    in_files("outside = { writes = \"deny\" }", 13, "did you mean `write`?");
+    in_network("alow = []", 1, "did you mean `allow`?");
+    in_rule("path = \"/\"\nops = [\"write\"]\nverdict = \"deny\"\nreasons = \"x\"", &[(6, 1, "`reason`")]);
+    in_profile(&format!("{} = 1", "x".repeat(10_000)), 1, "unknown key");
+}
+
+#[test]
+fn not_enforced_yet() {
+    let later = "is not enforced yet by this version of agent-guard";
+    mistakes("version = 1\n[[enroll]]\nexe = []", &[(2, 3, later)]);
+    for key in ["ttl", "exec", "system", "limit", "approval", "backup", "persistence"] {
+        in_profile(&format!("{key} = 1"), 1, &format!("`{key}` in a profile {later}"));
+    }
+    for key in ["hold", "listen", "deny", "report"] {
+        in_network(&format!("{key} = []"), 1, &format!("`{key}` in `network` {later}"));
+    }
+    for entry in ["*.crates.io:443", "api.example.org", "unix:/run/x/**"] {
+        in_network(&format!("allow = [\"::1\", {entry:?}]"), 17, later);
+    }
+    for path in ["${cwd}", "${home}/x", "${tmp}", "**/.git", "/home/*/.ssh"] {
+        in_files(&format!("scope = [ {path:?} ]"), 11, later);
+    }
+    for op in ["read", "execute", "metadata"] {
+        let rule = |verdict| format!("path = \"/\"\nops = [\"write\", {op:?}]\nverdict = {verdict:?}");
+        in_rule(&rule("hold"), &[(4, 17, later)]);
+        policy(&format!("version = 1\n[[profile.p.files.rule]]\n{}", rule("allow")));
+        let outside = |verdict| format!("outside = {{ {op} = {verdict:?} }}");
+        in_files(&outside("report"), 16 + u32::try_from(op.len()).unwrap(), later);
+        policy(&format!("version = 1\n[profile.p.files]\n{}", outside("allow")));
+    }
+}
+
+#[test]
+fn types() {
+    mistakes("version = 1\ncritical = 1", &[(2, 12, "must be an array, not integer")]);
+    mistakes("version = 1\ncritical = [1]", &[(2, 13, "must be a table, not integer")]);
+    mistakes("version = 1\n[critical]\n", &[(2, 1, "write two brackets: [[critical]]")]);
+    mistakes("version = 1\nprofile = 1", &[(2, 11, "`profile` must be a table")]);
+    mistakes("version = 1\nprofile = { p = 1 }", &[(2, 17, "a profile must be a table")]);
+    in_profile("mode = 1", 8, "`mode` must be a string, not integer");
+    in_profile("files = []", 9, "`files` must be a table, not array");
+    in_profile("network = true", 11, "`network` must be a table, not boolean");
+    in_files("scope = \"/tmp\"", 9, "`scope` must be an array, not string");
+    in_files("scope = [1]", 10, "must be a string");
+    in_files("outside = \"deny\"", 11, "must be a table");
+    in_files("rule = {}", 8, "write two brackets: [[profile.p.files.rule]]");
+    in_network("connect = 1", 11, "a verdict must be a string");
+    in_network("allow = [1]", 10, "must be a string");
+}
+
+#[test]
+fn values() {
+    in_profile("mode = \"reprot\"", 8, "did you mean `report`?");
+    in_profile("mode = \"x\"", 8, "modes are `enforce` and `report`");
+    in_network("connect = \"dney\"", 11, "did you mean `deny`?");
+    in_network("connect = \"never ever\"", 11, "verdicts are `allow`, ");
+    in_files("outside = { write = \"none\" }", 21, "unknown verdict");
+    in_network("allow = [\"10.1.0.0/8\"]", 10, "write `10.0.0.0/8`");
+    in_network("allow = [\"0.0.0.0:80\"]", 10, "127.0.0.1");
+    in_network("allow = [\"10.0.0.1:99999\"]", 10, "is not a port");
+    for path in ["tmp", "~/x", "/a/../b", "/a//b", "/./a", ""] {
+        in_files(&format!("scope = [{path:?}]"), 10, "path");
+    }
+    in_files("scope = [\"/a\\u0000\"]", 10, "NUL");
+}
+
+#[test]
+fn rules() {
+    in_rule("", &[(2, 1, "`path` is missing"), (2, 1, "`ops` is missing"), (2, 1, "`verdict` is missing")]);
+    in_rule("path = \"/\"\nops = []\nverdict = \"deny\"", &[(4, 7, "`ops` is empty")]);
+    in_rule(
+        "path = \"/\"\nops = [\"wirte\", 1, \"write\", \"write\"]\nverdict = \"deny\"",
+        &[(4, 8, "did you mean `write`?"), (4, 17, "must be a string"), (4, 29, "named twice")],
+    );
+    in_rule("path = \"/\"\nops = [\"connect\"]\nverdict = \"deny\"", &[(4, 8, "unknown operation")]);
+    in_rule("path = \"/\"\nops = [\"write\"]\nverdict = \"deny\"\nreason = 1", &[(6, 10, "`reason`")]);
+}
+
+#[test]
+fn critical() {
+    let critical = |verdict| {
+        format!("version = 1\n[[critical]]\npath = \"/\"\nops = [\"write\"]\nverdict = {verdict:?}\n")
+    };
+    for verdict in ["allow", "report"] {
+        mistakes(&format!("{}reason = \"x\"", critical(verdict)), &[(5, 11, "open it for all of them")]);
+    }
+    mistakes(&critical("deny"), &[(2, 1, "`reason` is missing")]);
+    for verdict in ["hold", "deny", "kill"] {
+        policy(&format!("{}reason = \"x\"", critical(verdict)));
+    }
+}
+
+#[test]
+fn names_of_profiles() {
+    for name in ["", "a b", "é", "a\\nb"] {
+        mistakes(&format!("version = 1\n[profile.\"{name}\"]"), &[(2, 10, "name of a profile")]);
+    }
+    mistakes(&format!("version = 1\n[profile.{}]", "x".repeat(65)), &[(2, 10, "name of a profile")]);
+}
+
+#[test]
+fn one_run_finds_all() {
+    let text = "version = 3\nx = 1\n[profile.p]\nmode = 1\n[profile.p.files]\nscope = [\"a\", \"b\"]\n";
+    mistakes(text, &[(1, 11, ""), (2, 1, ""), (4, 8, ""), (6, 10, ""), (6, 15, "")]);
+}
+
+#[test]
+fn several_files() {
+    let file = |name: &str, text: &str| Source { name: name.into(), text: text.into() };
+    let found = load(vec![
+        file("a.toml", "version = 1\n[profile.p]\n[profile.q]"),
+        file("b.toml", "version = 1\n\n[profile.p]"),
+        file("c.toml", "[profile.r]"),
+    ])
+    .unwrap_err();
+    assert_eq!(found.len(), 2);
+    assert!(
+        found[0].to_string().starts_with("b.toml:3:10: error: profile `p` is already defined at a.toml:2:10")
+    );
+    assert!(found[1].to_string().starts_with("c.toml:1:1: error: `version` is missing"));
+    let rule =
+        "version = 1\n[[critical]]\npath = \"/\"\nops = [\"write\"]\nverdict = \"deny\"\nreason = \"x\"\n";
+    let both = load(vec![file("a", rule), file("b", rule)]).unwrap();
+    assert_eq!(both.critical.iter().map(|rule| rule.origin.file.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+    assert_ne!(both.digest, policy(rule).digest);
+    assert_eq!(both.digest.len(), 64);
+}
+
+#[test]
+fn paths_that_lead_nowhere() {
+    let mut fs = FakeFs::new(&["/a"]);
+    fs.link("/loop", "/loop");
+    let text = "version = 1\n[profile.p.files]\nscope = [\"/a\", \"/none\"]\n\
+                [[profile.p.files.rule]]\npath = \"/a/none\"\nops = [\"write\"]\nverdict = \"deny\"\n\
+                [[profile.p.files.rule]]\npath = \"/loop\"\nops = [\"write\"]\nverdict = \"deny\"\n";
+    let found = build(&policy(text), &fs, &BTreeMap::new()).unwrap_err();
+    let found: Vec<_> = found.iter().map(|d| (d.line, d.column, d.message.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            (3, 16, "\"/none\" does not exist"),
+            (5, 8, "\"/a/none\" does not exist"),
+            (9, 8, "\"/loop\" can't be looked up: too many links"),
+        ]
+    );
+}
+
+#[test]
+fn file_systems_that_hide_their_device() {
+    let mut fs = FakeFs::new(&["/a"]);
+    fs.mount(2, "/", "/sub");
+    fs.shown.insert(2, 77);
+    let text = |path| format!("version = 1\n[profile.p.files]\nscope = [{path:?}]\n");
+    let found = build(&policy(&text("/sub")), &fs, &BTreeMap::new()).unwrap_err();
+    assert!(found[0].message.contains("can't be enforced: fake numbers its files"), "{}", found[0]);
+    let compiled = compiled(&text("/"), &fs);
+    assert_eq!(compiled.warnings.len(), 1);
+    assert!(
+        compiled.warnings[0].to_string().starts_with("test.toml:3:10: warning: what is mounted at \"/sub\"")
+    );
+}

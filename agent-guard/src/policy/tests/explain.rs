@@ -1,0 +1,93 @@
+//! Explanations and the summary.
+
+use agent_guard_common::Op;
+
+use super::*;
+
+const TEXT: &str = r#"version = 1
+[[critical]]
+path = "/srv"
+ops = ["write", "delete"]
+verdict = "hold"
+reason = "production"
+[profile.p]
+mode = "report"
+[profile.p.files]
+scope = ["/tmp"]
+outside = { create = "kill" }
+[[profile.p.files.rule]]
+path = "/tmp/keep"
+ops = ["delete"]
+verdict = "deny"
+[profile.p.network]
+connect = "hold"
+allow = ["localhost:80"]
+"#;
+
+fn tree() -> FakeFs {
+    FakeFs::new(&["/srv/a", "/tmp/keep/x", "/etc"])
+}
+
+#[test]
+fn order_of_decision() {
+    let (fs, compiled) = (tree(), compiled(TEXT, &tree()));
+    assert_eq!(explained(&compiled, &fs, "write", "/srv/a"), is("hold", "critical", 3));
+    assert_eq!(explained(&compiled, &fs, "create", "/srv/a/new/er"), is("report", "outside", 0));
+    assert_eq!(explained(&compiled, &fs, "delete", "/srv/a/new"), is("hold", "critical", 3));
+    assert_eq!(explained(&compiled, &fs, "delete", "/tmp/keep/x"), is("report", "rule", 13));
+    assert_eq!(explained(&compiled, &fs, "write", "/tmp/keep/x"), is("allow", "scope", 0));
+    assert_eq!(explained(&compiled, &fs, "read", "/etc"), is("allow", "outside", 0));
+    let answer = explain_path(&compiled, &fs, "p", Op::CREATE, Path::new("/etc/new")).unwrap();
+    assert_eq!((answer.verdict.as_str(), answer.policy.as_str()), ("report", "kill"));
+    let answer = explain_connect(&compiled, "p", "127.0.0.1".parse().unwrap(), 81).unwrap();
+    assert_eq!((answer.policy.as_str(), answer.source.as_str()), ("hold", "network"));
+}
+
+#[test]
+fn what_cannot_be_explained() {
+    let (fs, compiled) = (tree(), compiled(TEXT, &tree()));
+    let explain = |profile, op, path| explain_path(&compiled, &fs, profile, op, Path::new(path)).unwrap_err();
+    assert!(explain("q", Op::WRITE, "/").to_string().contains("no profile \"q\""));
+    assert!(explain("p", Op::CONNECT, "/").to_string().contains("no operation on files"));
+    assert!(explain("p", Op::WRITE, "a").to_string().contains("not an absolute path"));
+    assert!(explain("p", Op::WRITE, "/a/../b").to_string().contains("not an absolute path"));
+    assert!(explain_connect(&compiled, "q", "::1".parse().unwrap(), 1).is_err());
+}
+
+#[test]
+fn devices_that_need_no_rule() {
+    let mut fs = FakeFs::new(&["/dev/null", "/dev/sda", "/tmp"]);
+    fs.devices.insert("/dev/null".into(), agent_guard_common::ObjectKey::dev(1, 3));
+    fs.devices.insert("/dev/sda".into(), agent_guard_common::ObjectKey::dev(1, 1));
+    let compiled = compiled("version = 1\n[profile.p]\n", &fs);
+    assert_eq!(explained(&compiled, &fs, "write", "/dev/null"), is("allow", "builtin", 0));
+    assert_eq!(explained(&compiled, &fs, "delete", "/dev/null"), is("deny", "outside", 0));
+    assert_eq!(explained(&compiled, &fs, "write", "/dev/sda"), is("deny", "outside", 0));
+}
+
+/// A file system that was mounted after the policy was loaded is seen through its mount point.
+#[test]
+fn mounted_later() {
+    let compiled = compiled(TEXT, &tree());
+    let mut fs = tree();
+    fs.mount(2, "/", "/srv/new");
+    fs.mount(3, "/", "/tmp/new");
+    fs.add("/srv/new/x");
+    fs.add("/tmp/new/x");
+    assert_eq!(explained(&compiled, &fs, "delete", "/srv/new/x"), is("hold", "critical", 3));
+    assert_eq!(explained(&compiled, &fs, "delete", "/tmp/new/x"), is("report", "outside", 0));
+}
+
+#[test]
+fn the_summary_names_everything() {
+    let policy = policy(TEXT);
+    let summary = PolicySummary::new(&policy);
+    assert_eq!(summary.critical[0].number, 1);
+    let profile = &summary.profiles[0];
+    assert_eq!((profile.rules[0].number, profile.rules[0].line, profile.network[0].number), (2, 13, 3));
+    assert_eq!((profile.scope[0].path.as_str(), profile.scope[0].origin.line), ("/tmp", 10));
+    assert_eq!(profile.outside[3], summary::OutsideSummary { op: "create".into(), verdict: "kill".into() });
+    let json = serde_json::to_string(&summary).unwrap();
+    assert_eq!(serde_json::from_str::<PolicySummary>(&json).unwrap(), summary);
+    assert_eq!(summary.profiles[0].rules, compiled(TEXT, &tree()).rules[1..2]);
+}
