@@ -182,7 +182,11 @@ impl Walk {
 /// A table that says nothing where it must say something is a fault, never an answer.
 #[inline(always)]
 fn known(verdict: Verdict) -> Result<Verdict, Fault> {
-    if verdict.0 >= Verdict::ALLOW.0 && verdict.0 <= Verdict::KILL.0 { Ok(verdict) } else { Err(Fault::PROFILE) }
+    if verdict.0 >= Verdict::ALLOW.0 && verdict.0 <= Verdict::KILL.0 {
+        Ok(verdict)
+    } else {
+        Err(Fault::PROFILE)
+    }
 }
 
 /// Decides about a connection (or a message sent without one) to an address.

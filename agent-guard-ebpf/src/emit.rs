@@ -4,11 +4,9 @@ use agent_guard_common::{
     ABI,
     event::{self, ARGS_BYTES, Exec, Header, Hook, Judged, Lifecycle, PATH_BYTES, Seen, count as slot},
 };
-use aya_ebpf::{
-    helpers::{
-        bpf_get_current_comm, bpf_get_current_uid_gid,
-        generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output},
-    },
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_uid_gid,
+    generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output},
 };
 
 use crate::{

@@ -17,7 +17,7 @@ use aya_ebpf::{
 
 use crate::{
     emit,
-    enforce::{ERESTARTNOINTR, EPERM, Outcome, stop},
+    enforce::{EPERM, ERESTARTNOINTR, Outcome, stop},
     judge::Call,
     kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
     maps::{ANSWERS, BLANK, GUARD, HOLDS},

@@ -13,7 +13,8 @@ use aya_ebpf::btf_maps::{HashMap, LpmTrie, lpm_trie};
 use crate::{
     kernel::{Address, Dentry, GO_ON, Path, STOP, Untyped, file, repeat},
     maps::{
-        GENERATION, NETWORKS, NetWords, OBJECTS, ObjectWords, PROFILE_OBJECTS, PROFILES, ProfileWords, Profiles,
+        GENERATION, NETWORKS, NetWords, OBJECTS, ObjectWords, PROFILE_OBJECTS, PROFILES, ProfileWords,
+        Profiles,
     },
     tag::Subject,
 };

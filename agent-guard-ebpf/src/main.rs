@@ -5,7 +5,6 @@
 //! knows kernel structures, `maps` the only one that declares maps.
 #![no_std]
 #![no_main]
-
 #![allow(unreachable_pub, reason = "a binary: pub means for the other modules")]
 #![allow(missing_docs, reason = "hooks say what they are by their kernel prototype")]
 

@@ -32,7 +32,12 @@ impl Subject {
     pub fn of(task: Task) -> Option<Self> {
         // SAFETY: map and task are what the helper takes, which the verifier checks; no value to create from.
         let tag = unsafe {
-            bpf_task_storage_get((&raw const TAGS).cast_mut().cast(), task.0.cast_mut().cast(), ptr::null_mut(), 0)
+            bpf_task_storage_get(
+                (&raw const TAGS).cast_mut().cast(),
+                task.0.cast_mut().cast(),
+                ptr::null_mut(),
+                0,
+            )
         };
         if tag.is_null() { None } else { Some(Self { task, tag: tag.cast() }) }
     }

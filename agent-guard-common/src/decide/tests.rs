@@ -118,8 +118,10 @@ fn a_rule_for_another_operation_says_nothing() {
 
 #[test]
 fn critical_first_and_always() {
-    let plain =
-        Plain::new(0).critical(1, Op::DELETE, Verdict::HOLD, 7).rule(5, Op::DELETE, Verdict::ALLOW, 2).scope(5);
+    let plain = Plain::new(0)
+        .critical(1, Op::DELETE, Verdict::HOLD, 7)
+        .rule(5, Op::DELETE, Verdict::ALLOW, 2)
+        .scope(5);
     assert_eq!(plain.delete(), Ok(Decision::new(Verdict::HOLD, Source::CRITICAL, 7)));
 }
 

@@ -108,12 +108,11 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     let path = file.path();
     let dentry = path.dentry();
     let mut call = Call::new(subject, Hook::FILE_OPEN, Op::WRITE).on(path, dentry);
-    let judgement = call.judge(|session, tables| {
-        match dentry.inode().and_then(|inode| inode.character_device()) {
+    let judgement =
+        call.judge(|session, tables| match dentry.inode().and_then(|inode| inode.character_device()) {
             Some(device) if judge::needs_no_rule(session, device) => Judgement::decided(Decision::builtin()),
             _ => object(tables, session, Op::WRITE, path, dentry),
-        }
-    });
+        });
     enforce(call, judgement)
 }
 

@@ -182,8 +182,11 @@ impl Btf {
         let Type::Struct { members, bitfields, .. } = self.types.get(id as usize)? else { return None };
         for member in members {
             // With bitfields the upper byte of the offset is the field's size in bits, 0 for none.
-            let (size, offset) =
-                if *bitfields { (member.offset >> 24, member.offset & 0x00ff_ffff) } else { (0, member.offset) };
+            let (size, offset) = if *bitfields {
+                (member.offset >> 24, member.offset & 0x00ff_ffff)
+            } else {
+                (0, member.offset)
+            };
             if member.name != 0 {
                 if self.text(member.name) == name {
                     return (size == 0).then_some((offset, member.of));

@@ -39,12 +39,20 @@ pub struct Attached {
     pub adopted: bool,
     /// Where maps are pinned.
     pub maps: PathBuf,
+    /// Where links are pinned.
+    pub links: PathBuf,
 }
 
 /// Where this version pins.
 #[must_use]
 pub fn root(pins: &Path) -> PathBuf {
     pins.join(format!("abi-{ABI}"))
+}
+
+/// Whether an earlier daemon has left something to adopt.
+#[must_use]
+pub fn adoptable(pins: &Path) -> bool {
+    root(pins).join("maps").exists()
 }
 
 /// Loads or adopts.
@@ -76,7 +84,7 @@ pub fn load(pins: &Path) -> Result<Attached, Error> {
         }
     }
     drop_others(&root, &links)?;
-    Ok(Attached { present, absent, adopted, maps })
+    Ok(Attached { present, absent, adopted, maps, links })
 }
 
 /// Sorts programs by whether this kernel has their hook.

@@ -19,19 +19,26 @@ pub enum Error {
     #[error("agent-guard daemon must run as root: loading programs and pinning them needs it")]
     NotRoot,
     /// No BTF.
-    #[error("this kernel has no BTF ({}: {source}); it must be built with CONFIG_DEBUG_INFO_BTF=y", support::BTF)]
+    #[error(
+        "this kernel has no BTF ({}: {source}); it must be built with CONFIG_DEBUG_INFO_BTF=y",
+        support::BTF
+    )]
     NoBtf {
         /// What reading it said.
         source: std::io::Error,
     },
     /// The list of LSMs can't be read.
-    #[error("the list of security modules can't be read (/sys/kernel/security/lsm: {source}); mount securityfs: mount -t securityfs securityfs /sys/kernel/security")]
+    #[error(
+        "the list of security modules can't be read (/sys/kernel/security/lsm: {source}); mount securityfs: mount -t securityfs securityfs /sys/kernel/security"
+    )]
     NoLsmList {
         /// What reading it said.
         source: std::io::Error,
     },
     /// `bpf` isn't among the LSMs.
-    #[error("`bpf` is not among this kernel's security modules, so nothing could be enforced; add the boot parameter {parameter} (in GRUB: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub) and reboot")]
+    #[error(
+        "`bpf` is not among this kernel's security modules, so nothing could be enforced; add the boot parameter {parameter} (in GRUB: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub) and reboot"
+    )]
     NoBpfLsm {
         /// The parameter to add.
         parameter: String,
@@ -95,7 +102,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The kernel side was loaded by another version.
-    #[error("{path} holds the kernel side of another version of agent-guard, and sessions of it run; end them (agent-guard session kill) and remove {path}, or go back to that version")]
+    #[error(
+        "{path} holds the kernel side of another version of agent-guard, and sessions of it run; end them (agent-guard session kill) and remove {path}, or go back to that version"
+    )]
     OtherVersion {
         /// Where its pins are.
         path: PathBuf,

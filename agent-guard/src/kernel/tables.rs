@@ -6,10 +6,7 @@ use agent_guard_common::{
     object::{NetKey, ObjectKey, ProfileKey},
     rules::{MAX_PROFILES, NetEntry, ObjectEntry, Profile, ProfileEntry},
 };
-use aya::maps::{
-    Array, ArrayOfMaps, HashMap, LpmTrie, MapData,
-    lpm_trie::Key,
-};
+use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, lpm_trie::Key};
 
 use super::{Error, maps::open};
 
@@ -110,13 +107,12 @@ fn room(entries: usize) -> u32 {
 }
 
 fn fill(compiled: &Compiled) -> Result<Inner, Error> {
-    let mut objects =
-        Objects::create(room(compiled.objects.len()), 0).map_err(Error::map("OBJECTS"))?;
+    let mut objects = Objects::create(room(compiled.objects.len()), 0).map_err(Error::map("OBJECTS"))?;
     for (key, entry) in &compiled.objects {
         objects.insert(key, entry, 0).map_err(Error::map("OBJECTS"))?;
     }
-    let mut profile_objects =
-        ProfileObjects::create(room(compiled.profile_objects.len()), 0).map_err(Error::map("PROFILE_OBJECTS"))?;
+    let mut profile_objects = ProfileObjects::create(room(compiled.profile_objects.len()), 0)
+        .map_err(Error::map("PROFILE_OBJECTS"))?;
     for (key, entry) in &compiled.profile_objects {
         profile_objects.insert(key, entry, 0).map_err(Error::map("PROFILE_OBJECTS"))?;
     }

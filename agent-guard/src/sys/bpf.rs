@@ -26,9 +26,8 @@ struct Element {
 fn call(command: libc::c_int, element: &mut Element) -> io::Result<()> {
     // SAFETY: the attributes are of that size; key and value point to values of the map's own sizes, which live
     // as long as the call.
-    let code = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(element), size_of::<Element>())
-    };
+    let code =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(element), size_of::<Element>()) };
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -2,5 +2,7 @@
 
 pub mod bpf;
 mod pidfd;
+mod users;
 
-pub use pidfd::{PeerError, peer_pidfd, pid_of};
+pub use pidfd::{peer_pidfd, pid_of};
+pub use users::{in_group, user_name};

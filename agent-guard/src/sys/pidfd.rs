@@ -8,14 +8,6 @@ use std::{
 /// `SO_PEERPIDFD` (`include/uapi/asm-generic/socket.h`), from Linux 6.5 on.
 const SO_PEERPIDFD: libc::c_int = 77;
 
-/// Why a peer's process can't be had.
-#[derive(Debug, thiserror::Error)]
-pub enum PeerError {
-    /// The kernel says so.
-    #[error("the process at the other end of the socket can't be had: {0}")]
-    Call(#[from] io::Error),
-}
-
 /// The process that connected a Unix socket. Where the kernel can't say (before 6.5) its number is used, which
 /// could have been given to another process since; who relies on that compares start times.
 ///

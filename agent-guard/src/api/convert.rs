@@ -1,0 +1,157 @@
+//! From the policy's own types to those on the wire: the one place where the two meet.
+
+use super::{
+    error::{ApiError, Code, ErrorItem},
+    types::{ExplainedObject, Mode, PolicyView, ProfileView, RuleView, Time},
+};
+use crate::policy::{
+    Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind, explain::ExplainError, model,
+    summary::ProfileSummary,
+};
+
+/// A rule, with the hooks that enforce it on this kernel.
+#[must_use]
+pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
+    RuleView {
+        number: rule.number,
+        kind: match rule.kind {
+            RuleKind::Critical => "critical",
+            RuleKind::Rule => "files",
+            RuleKind::Network => "network",
+        }
+        .to_owned(),
+        profile: rule.profile.clone(),
+        text: rule_text(rule),
+        verdict: rule.verdict.clone(),
+        reason: rule.reason.clone(),
+        file: rule.file.clone(),
+        line: rule.line,
+        hooks,
+    }
+}
+
+/// A rule as a person would say it.
+#[must_use]
+pub fn rule_text(rule: &RuleInfo) -> String {
+    let ops = if rule.ops.is_empty() { "connect".to_owned() } else { rule.ops.join(", ") };
+    format!("{} {ops} {}", rule.verdict, rule.target)
+}
+
+/// Whether a profile blocks.
+#[must_use]
+pub const fn mode(mode: model::Mode) -> Mode {
+    match mode {
+        model::Mode::Enforce => Mode::Enforce,
+        model::Mode::Report => Mode::Report,
+    }
+}
+
+/// Mistakes in a policy, as the items of an error.
+#[must_use]
+pub fn errors(diagnostics: &[Diagnostic]) -> Vec<ErrorItem> {
+    diagnostics
+        .iter()
+        .map(|diagnostic| ErrorItem {
+            message: diagnostic.message.clone(),
+            file: Some(diagnostic.file.clone()),
+            line: Some(diagnostic.line),
+            column: Some(diagnostic.column),
+            help: diagnostic.help.clone(),
+        })
+        .collect()
+}
+
+/// A policy that can't be used, as an error.
+#[must_use]
+pub fn invalid_policy(diagnostics: &[Diagnostic]) -> ApiError {
+    let what = if diagnostics.len() == 1 { "mistake" } else { "mistakes" };
+    let detail = format!("{} {what}; what was in force stays in force", diagnostics.len());
+    ApiError::new(Code::InvalidPolicy, detail).with_errors(errors(diagnostics))
+}
+
+/// The policy in force.
+pub fn policy(
+    summary: &PolicySummary,
+    generation: u32,
+    loaded: Time,
+    warnings: &[Diagnostic],
+    hooks: impl Fn(&RuleInfo) -> Vec<String>,
+) -> PolicyView {
+    let profiles = &summary.profiles;
+    let mut rules: Vec<&RuleInfo> = summary
+        .critical
+        .iter()
+        .chain(profiles.iter().flat_map(|profile| profile.rules.iter().chain(&profile.network)))
+        .collect();
+    rules.sort_by_key(|rule| rule.number);
+    PolicyView {
+        generation,
+        digest: summary.digest.clone(),
+        loaded,
+        files: summary.files.clone(),
+        profiles: profiles.iter().map(profile).collect(),
+        rules: rules.into_iter().map(|info| rule(info, hooks(info))).collect(),
+        builtin: summary.builtin.clone(),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn profile(profile: &ProfileSummary) -> ProfileView {
+    ProfileView {
+        name: profile.name.clone(),
+        mode: mode(profile.mode),
+        scope: profile.scope.iter().map(|entry| entry.path.clone()).collect(),
+        outside: profile.outside.iter().map(|entry| (entry.op.clone(), entry.verdict.clone())).collect(),
+        connect: profile.connect.clone(),
+    }
+}
+
+/// What the policy says about one object.
+#[must_use]
+pub fn explained(
+    object: String,
+    explanation: &Explanation,
+    hooks: impl Fn(&RuleInfo) -> Vec<String>,
+) -> ExplainedObject {
+    ExplainedObject {
+        object,
+        verdict: explanation.verdict.clone(),
+        policy_verdict: explanation.policy.clone(),
+        source: explanation.source.clone(),
+        rule: explanation.rule.as_ref().map(|info| rule(info, hooks(info))),
+    }
+}
+
+/// Why a question about the policy has no answer; `profiles` are those that there are.
+pub fn explain_error<'a>(error: &ExplainError, profiles: impl IntoIterator<Item = &'a str>) -> ApiError {
+    let code = match error {
+        ExplainError::UnknownProfile(name) => return ApiError::unknown_profile(name, profiles),
+        ExplainError::NotAFileOp(_) | ExplainError::NotAbsolute(_) => Code::BadRequest,
+        ExplainError::Lookup { .. } => Code::Unavailable,
+        ExplainError::Fault(_) => Code::Internal,
+    };
+    ApiError::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_in_words() {
+        let info = RuleInfo {
+            number: 1,
+            kind: RuleKind::Critical,
+            profile: None,
+            target: "/srv/prod".to_owned(),
+            ops: vec!["delete".to_owned(), "rename".to_owned()],
+            verdict: "hold".to_owned(),
+            reason: None,
+            file: "a.toml".to_owned(),
+            line: 4,
+            column: 1,
+        };
+        assert_eq!(rule(&info, vec![]).text, "hold delete, rename /srv/prod");
+        assert_eq!(rule(&info, vec![]).kind, "critical");
+    }
+}

@@ -1,0 +1,138 @@
+//! The policy on the wire.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Mode, Time};
+
+/// A rule of the policy in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleView {
+    /// Its number in the generation's list.
+    pub number: u32,
+    /// Which part of the policy it belongs to: `critical`, `files`, `network`.
+    pub kind: String,
+    /// Profile; nothing for what concerns all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The rule, as a person would say it.
+    pub text: String,
+    /// Its verdict.
+    pub verdict: String,
+    /// Why it is there, in the words of who wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Policy file.
+    pub file: String,
+    /// Line in it.
+    pub line: u32,
+    /// Hooks that enforce it on this kernel.
+    #[serde(default)]
+    pub hooks: Vec<String>,
+}
+
+/// A profile of the policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProfileView {
+    /// Its name.
+    pub name: String,
+    /// Whether it blocks.
+    pub mode: Mode,
+    /// Directories in which it may create, change and delete; as the policy says it.
+    pub scope: Vec<String>,
+    /// Verdict of each operation outside of them.
+    pub outside: BTreeMap<String, String>,
+    /// Verdict of connections that no rule names.
+    pub connect: String,
+}
+
+/// `GET /v1/policy`: what is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyView {
+    /// Its generation.
+    pub generation: u32,
+    /// Digest of its text.
+    pub digest: String,
+    /// Since when it is in force.
+    pub loaded: Time,
+    /// Files it was read from.
+    pub files: Vec<String>,
+    /// Profiles.
+    pub profiles: Vec<ProfileView>,
+    /// Rules, by number.
+    pub rules: Vec<RuleView>,
+    /// What needs no rule.
+    pub builtin: Vec<String>,
+    /// What the policy says and this kernel or host doesn't give in full.
+    pub warnings: Vec<String>,
+}
+
+/// `POST /v1/policy/reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The generation that judged before.
+    pub generation_before: u32,
+    /// The one that judges now.
+    pub generation: u32,
+    /// Digest of its text.
+    pub digest: String,
+    /// Number of profiles.
+    pub profiles: u32,
+    /// Number of rules.
+    pub rules: u32,
+    /// What the policy says and this kernel or host doesn't give in full.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// `POST /v1/policy/explain`: either `operation` and `path`, or `connect`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainRequest {
+    /// Profile of the policy.
+    pub profile: String,
+    /// Operation on a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// Absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// `HOST:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<String>,
+}
+
+/// Answer to [`ExplainRequest`], one an object: a host can have several addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplanationView {
+    /// Profile.
+    pub profile: String,
+    /// Operation.
+    pub operation: String,
+    /// Policy generation that was asked.
+    pub generation: u32,
+    /// What would happen; the strictest where there are several objects.
+    pub verdict: String,
+    /// The objects, each with its own verdict.
+    pub objects: Vec<ExplainedObject>,
+    /// What else is good to know: the object doesn't exist, the path goes through a link, ...
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// One object of an [`ExplanationView`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainedObject {
+    /// Path or address.
+    pub object: String,
+    /// What would happen.
+    pub verdict: String,
+    /// What the policy says; differs where the profile only reports.
+    pub policy_verdict: String,
+    /// Part of the policy that decides.
+    pub source: String,
+    /// The rule, where a single one decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleView>,
+}

@@ -1,0 +1,331 @@
+//! What can be typed.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use agent_guard_common::{Op, Verdict};
+use clap::{
+    ArgGroup, Args, Parser, Subcommand,
+    builder::{PossibleValuesParser, StyledStr},
+};
+
+use super::{CONFIG, POLICY, SOCKET};
+use crate::api::time::{Time, parse_span};
+
+/// Runtime enforcement for AI coding agents: the kernel judges what they do, and asks people where it
+/// matters.
+#[derive(Debug, Parser)]
+#[command(
+    name = "agent-guard",
+    version,
+    about,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 the policy is invalid, 4 not permitted, 5 the \
+                  daemon can't be reached.\n`run` ends as its command does; 125 if the session could not \
+                  be started, 126 and 127 if the command could not."
+)]
+pub struct Cli {
+    /// The daemon's control socket
+    #[arg(long, global = true, env = "AGENT_GUARD_SOCKET", default_value = SOCKET, value_name = "SOCKET")]
+    pub socket: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon (systemd does this)
+    #[command(after_help = examples(&["agent-guard daemon --config ./agent-guard.toml"]))]
+    Daemon(DaemonArgs),
+    /// Run a command as an agent session; it never runs unguarded
+    #[command(after_help = examples(&[
+        "agent-guard run -- claude",
+        "agent-guard run --profile ci --task 'bump the version' -- codex exec 'bump the version'",
+    ]))]
+    Run(RunArgs),
+    /// Look at sessions, or kill one
+    #[command(subcommand, after_help = examples(&[
+        "agent-guard session list",
+        "agent-guard session tree fix-config",
+        "agent-guard session kill 01KBCW0000000000000000000A",
+    ]))]
+    Session(SessionCommand),
+    /// Look at actions that wait for people, and decide
+    #[command(subcommand, after_help = examples(&[
+        "agent-guard approvals list",
+        "agent-guard approvals approve 01KBCW0000000000000000000A --comment 'agreed with the team'",
+    ]))]
+    Approvals(ApprovalsCommand),
+    /// Check, show, reload and explain the policy
+    #[command(subcommand, after_help = examples(&[
+        "agent-guard policy check",
+        "agent-guard policy check ./new.toml",
+        "agent-guard policy explain --profile coding-agent --op delete --path /srv/prod/db",
+    ]))]
+    Policy(PolicyCommand),
+    /// Show what happened
+    #[command(after_help = examples(&[
+        "agent-guard events --since 10m --verdict deny,hold",
+        "agent-guard events --follow --session fix-config",
+        "agent-guard events --json --since 2025-12-01T00:00:00Z",
+    ]))]
+    Events(EventsArgs),
+    /// Show how the guard is; fails if it is degraded
+    #[command(after_help = examples(&["agent-guard status", "agent-guard status --json"]))]
+    Status(JsonArgs),
+    /// Write completions for a shell
+    #[command(after_help = examples(&[
+        "agent-guard completions bash > /usr/share/bash-completion/completions/agent-guard",
+    ]))]
+    Completions(CompletionsArgs),
+}
+
+fn examples(lines: &[&str]) -> StyledStr {
+    let mut text = String::from("Examples:");
+    for line in lines {
+        text.push_str("\n  ");
+        text.push_str(line);
+    }
+    StyledStr::from(text)
+}
+
+/// Of `daemon`.
+#[derive(Debug, Args)]
+pub struct DaemonArgs {
+    /// Configuration
+    #[arg(long, default_value = CONFIG, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Profile of the policy
+    #[arg(long, default_value = "coding-agent", value_name = "PROFILE")]
+    pub profile: String,
+    /// What the session is for, for the record and for approvers
+    #[arg(long, value_name = "TEXT")]
+    pub task: Option<String>,
+    /// A name for the session
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print the session's id to standard error
+    #[arg(long, short)]
+    pub verbose: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Of commands that print.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of commands about one session.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    /// The session: its id, the end of its id, or its name
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `session ...`
+#[derive(Debug, Subcommand)]
+pub enum SessionCommand {
+    /// List sessions
+    List(JsonArgs),
+    /// Show a session
+    Show(SessionArgs),
+    /// Show a session's processes
+    Tree(SessionArgs),
+    /// Kill all of a session's processes
+    Kill(SessionArgs),
+}
+
+/// Of `approvals list`.
+#[derive(Debug, Args)]
+pub struct ApprovalsListArgs {
+    /// Those that were answered, too
+    #[arg(long)]
+    pub all: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `approvals show`.
+#[derive(Debug, Args)]
+pub struct ApprovalArgs {
+    /// Its id, or the end of its id
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `approvals approve` and `deny`.
+#[derive(Debug, Args)]
+pub struct AnswerArgs {
+    /// Its id, or the end of its id
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Why, for the record
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `approvals ...`
+#[derive(Debug, Subcommand)]
+pub enum ApprovalsCommand {
+    /// List what waits for an answer
+    List(ApprovalsListArgs),
+    /// Show what is asked, in full
+    Show(ApprovalArgs),
+    /// Let the action go on
+    Approve(AnswerArgs),
+    /// Let the action fail
+    Deny(AnswerArgs),
+}
+
+/// Of `policy check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Files and folders; folders for their *.toml in name order
+    #[arg(default_value = POLICY, value_name = "FILE|DIR")]
+    pub paths: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `policy explain`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("question").required(true).args(["op", "connect"]))]
+pub struct ExplainArgs {
+    /// Profile of the policy
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: String,
+    /// Operation on a file
+    #[arg(long, requires = "path", value_name = "OP", value_parser = PossibleValuesParser::new(Op::FILE.map(Op::name)))]
+    pub op: Option<String>,
+    /// The file
+    #[arg(long, requires = "op", value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// A connection instead
+    #[arg(long, value_name = "HOST:PORT")]
+    pub connect: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `policy ...`
+#[derive(Debug, Subcommand)]
+pub enum PolicyCommand {
+    /// Check policy files, without the daemon
+    Check(CheckArgs),
+    /// Show the policy in force
+    Show(JsonArgs),
+    /// Read the policy again; one with errors changes nothing
+    Reload(JsonArgs),
+    /// Say what the policy in force would do, and by which rule
+    Explain(ExplainArgs),
+}
+
+/// Of `events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Go on with what happens from now on
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Of one session: its id, the end of its id, or its name
+    #[arg(long, value_name = "ID")]
+    pub session: Option<String>,
+    /// With these verdicts only
+    #[arg(long, value_delimiter = ',', value_name = "VERDICT", value_parser = PossibleValuesParser::new(Verdict::ALL.map(Verdict::name)))]
+    pub verdict: Vec<String>,
+    /// Not older: a span (90s, 10m, 2h, 7d) or a time (RFC 3339)
+    #[arg(long, value_name = "WHEN", value_parser = when)]
+    pub since: Option<String>,
+    /// Print the events themselves (OCSF), one a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    pub shell: clap_complete::Shell,
+}
+
+fn when(text: &str) -> Result<String, String> {
+    if parse_span(text).is_some() || Time::parse(text).is_some() {
+        Ok(text.to_owned())
+    } else {
+        Err("a span such as 90s, 10m, 2h or 7d, or a time such as 2025-12-01T12:00:00Z".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("agent-guard").chain(words.iter().copied()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_this_version_does_not_have_is_refused() {
+        for words in [
+            ["run", "--plan", "x", "--", "true"].as_slice(),
+            &["run", "--ttl", "2h", "--", "true"],
+            &["run", "true"],
+            &["attach", "--pid", "1"],
+            &["undo", "list"],
+            &["approvals", "approve", "x", "--for", "session"],
+            &["policy", "explain", "--profile", "p"],
+            &["policy", "explain", "--profile", "p", "--op", "delete"],
+            &["policy", "explain", "--profile", "p", "--op", "delete", "--path", "/", "--connect", "h:1"],
+            &["events", "--verdict", "denied"],
+            &["events", "--since", "yesterday"],
+        ] {
+            assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn run_takes_everything_after_the_dashes() {
+        let cli = parse(&["run", "--profile", "ci", "--", "ls", "--help", "-v"]).unwrap();
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert_eq!((args.profile.as_str(), args.command.len(), args.verbose), ("ci", 3, false));
+    }
+
+    #[test]
+    fn lists_of_verdicts() {
+        let cli = parse(&["events", "--verdict", "deny,hold"]).unwrap();
+        let Command::Events(args) = cli.command else { panic!("not events") };
+        assert_eq!(args.verdict, ["deny", "hold"]);
+    }
+}

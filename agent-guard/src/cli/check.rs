@@ -1,0 +1,109 @@
+//! `policy check`: the same reading, checking and compiling as the daemon's, without the daemon.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Serialize;
+
+use super::{
+    exit::{Exit, Failure},
+    output::{Out, count, printable},
+    policy::warnings,
+};
+use crate::{
+    api::{ErrorItem, convert},
+    policy::{self, Compiled, Diagnostic, HostFilesystem, source},
+};
+
+/// What `policy check --json` prints.
+#[derive(Serialize)]
+struct Checked {
+    valid: bool,
+    digest: Option<String>,
+    profiles: usize,
+    rules: usize,
+    errors: Vec<ErrorItem>,
+    warnings: Vec<ErrorItem>,
+}
+
+impl Checked {
+    fn invalid(errors: Vec<ErrorItem>) -> Self {
+        Self { valid: false, digest: None, profiles: 0, rules: 0, errors, warnings: Vec::new() }
+    }
+}
+
+pub(super) fn check(out: &Out, paths: &[PathBuf]) -> Result<Exit, Failure> {
+    let sources = source::read(paths, source::Trust::Anybody).map_err(|error| {
+        let exit =
+            if matches!(error, source::SourceError::NotText { .. }) { Exit::Policy } else { Exit::Failed };
+        Failure::new(exit, error.to_string())
+    })?;
+    let built =
+        policy::load(sources).and_then(|policy| policy::build(&policy, &HostFilesystem, &BTreeMap::new()));
+    match built {
+        Ok(compiled) => valid(out, &compiled),
+        Err(diagnostics) => invalid(out, &diagnostics),
+    }
+}
+
+fn valid(out: &Out, compiled: &Compiled) -> Result<Exit, Failure> {
+    if out.json {
+        out.value(&Checked {
+            valid: true,
+            digest: Some(compiled.digest.clone()),
+            profiles: compiled.profiles.len(),
+            rules: compiled.rules.len(),
+            errors: Vec::new(),
+            warnings: convert::errors(&compiled.warnings),
+        })?;
+        return Ok(Exit::Done);
+    }
+    let texts: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();
+    warnings(out, &texts)?;
+    let number = |length: usize, noun: &str| count(u64::try_from(length).unwrap_or(u64::MAX), noun);
+    let profiles = number(compiled.profiles.len(), "profile");
+    let rules = number(compiled.rules.len(), "rule");
+    out.line(&format!("the policy is valid: {profiles}, {rules}, {}", compiled.digest))?;
+    Ok(Exit::Done)
+}
+
+fn invalid(out: &Out, diagnostics: &[Diagnostic]) -> Result<Exit, Failure> {
+    if out.json {
+        out.value(&Checked::invalid(convert::errors(diagnostics)))?;
+        return Err(Failure::new(Exit::Policy, ""));
+    }
+    let mut text = String::from("the policy is invalid");
+    for diagnostic in diagnostics {
+        // The help of a diagnostic is a line of its own.
+        for line in diagnostic.to_string().lines() {
+            text.push('\n');
+            text.push_str(&printable(line));
+        }
+    }
+    Err(Failure::new(Exit::Policy, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(name: &str, text: &str) -> Result<Exit, Failure> {
+        let path = std::env::temp_dir().join(format!("agent-guard-check-{name}-{}.toml", std::process::id()));
+        std::fs::write(&path, text).unwrap();
+        let result = check(&Out::new(false), std::slice::from_ref(&path));
+        std::fs::remove_file(&path).unwrap();
+        result
+    }
+
+    #[test]
+    fn mistakes_are_exit_code_3_with_their_place() {
+        let failure = checked("bad", "version = 1\nnonsense = 2\n").unwrap_err();
+        assert_eq!(failure.exit, Exit::Policy);
+        assert!(failure.message.contains(".toml:2:1: error:"), "{}", failure.message);
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_exit_code_1() {
+        let failure = check(&Out::new(false), &[PathBuf::from("/nonexistent/policy.d")]).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+    }
+}

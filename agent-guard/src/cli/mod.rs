@@ -1,0 +1,54 @@
+//! The command line. Except for `daemon` and `policy check` every command is a client of the control
+//! socket: synchronous and single-threaded, because `run` becomes the command it starts.
+
+mod approvals;
+mod args;
+mod check;
+mod client;
+mod events;
+mod exit;
+mod ids;
+mod output;
+mod policy;
+mod run;
+mod session;
+mod status;
+
+pub use args::{Cli, Command};
+pub use client::{Client, ClientError};
+pub use exit::{Exit, Failure};
+
+use clap::CommandFactory as _;
+
+use output::Out;
+
+/// Where the daemon listens unless told otherwise.
+pub const SOCKET: &str = "/run/agent-guard/control.sock";
+/// The daemon's configuration unless told otherwise.
+pub const CONFIG: &str = "/etc/agent-guard/agent-guard.toml";
+/// Where the policy is unless told otherwise.
+pub const POLICY: &str = "/etc/agent-guard/policy.d";
+
+/// Does what the command line says; everything but `daemon`.
+///
+/// # Errors
+///
+/// Says what to print and which exit code to end with.
+pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
+    let client = Client::new(cli.socket);
+    match cli.command {
+        Command::Daemon(_) => Err(Failure::new(Exit::Failed, "the daemon isn't a client command")),
+        Command::Run(args) => Err(run::run(&client, args)),
+        Command::Session(command) => session::session(&client, command),
+        Command::Approvals(command) => approvals::approvals(&client, command),
+        Command::Policy(command) => policy::policy(&client, command),
+        Command::Events(args) => events::events(&client, &args),
+        Command::Status(args) => status::status(&client, &Out::new(args.json)),
+        Command::Completions(args) => {
+            let mut out = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "agent-guard", &mut out);
+            Out::new(false).raw(&out)?;
+            Ok(Exit::Done)
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! `policy`.
+
+use std::path::Path;
+
+use super::{
+    approvals::place,
+    args::{ExplainArgs, PolicyCommand},
+    client::Client,
+    exit::{Exit, Failure},
+    output::{Colour, Out, printable},
+};
+use crate::api::types::{ExplainRequest, ExplanationView, PolicyView, Reloaded};
+
+pub(super) fn policy(client: &Client, command: PolicyCommand) -> Result<Exit, Failure> {
+    match command {
+        PolicyCommand::Check(args) => super::check::check(&Out::new(args.json), &args.paths),
+        PolicyCommand::Show(args) => show(&Out::new(args.json), &client.get("/v1/policy")?),
+        PolicyCommand::Reload(args) => {
+            reload(&Out::new(args.json), &client.post("/v1/policy/reload", &serde_json::json!({}))?)
+        }
+        PolicyCommand::Explain(args) => explain(client, args),
+    }
+}
+
+fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
+    if out.json {
+        out.value(policy)?;
+        return Ok(Exit::Done);
+    }
+    out.fields(&[
+        ("generation", policy.generation.to_string()),
+        ("digest", policy.digest.clone()),
+        ("since", policy.loaded.local()),
+        ("files", policy.files.join(", ")),
+    ])?;
+    for profile in &policy.profiles {
+        out.line("")?;
+        let outside: Vec<String> =
+            profile.outside.iter().map(|(op, verdict)| format!("{op} {verdict}")).collect();
+        out.fields(&[
+            ("profile", format!("{} ({})", profile.name, profile.mode.name())),
+            ("scope", profile.scope.join(", ")),
+            ("outside", outside.join(", ")),
+            ("connect", profile.connect.clone()),
+        ])?;
+    }
+    out.line("")?;
+    let rows: Vec<Vec<String>> = policy
+        .rules
+        .iter()
+        .map(|rule| {
+            vec![
+                rule.number.to_string(),
+                rule.profile.clone().unwrap_or_else(|| "all".to_owned()),
+                rule.verdict.clone(),
+                rule.text.clone(),
+                place(rule),
+                rule.hooks.join(" "),
+            ]
+        })
+        .collect();
+    out.table(&["RULE", "PROFILE", "VERDICT", "TEXT", "FROM", "HOOKS"], &rows)?;
+    if !policy.builtin.is_empty() {
+        out.line("")?;
+        out.line("allowed without a rule:")?;
+        policy.builtin.iter().try_for_each(|text| out.line(&format!("  {}", printable(text))))?;
+    }
+    warnings(out, &policy.warnings)?;
+    Ok(Exit::Done)
+}
+
+pub(super) fn warnings(out: &Out, warnings: &[String]) -> Result<(), Failure> {
+    warnings.iter().try_for_each(|text| {
+        out.line(&format!("{} {}", out.paint(Colour::Yellow, "warning:"), printable(text)))
+    })
+}
+
+fn reload(out: &Out, reloaded: &Reloaded) -> Result<Exit, Failure> {
+    if out.json {
+        out.value(reloaded)?;
+        return Ok(Exit::Done);
+    }
+    out.line(&format!(
+        "generation {} is in force (before: {}), {} profiles, {} rules, {}",
+        reloaded.generation, reloaded.generation_before, reloaded.profiles, reloaded.rules, reloaded.digest
+    ))?;
+    warnings(out, &reloaded.warnings)?;
+    Ok(Exit::Done)
+}
+
+/// A path as the daemon needs it: absolute, and text.
+fn absolute(path: &Path) -> Result<String, Failure> {
+    let usage = |what: String| Failure::new(Exit::Usage, format!("{}: {what}", path.display()));
+    let absolute = std::path::absolute(path).map_err(|error| usage(error.to_string()))?;
+    absolute.to_str().map(str::to_owned).ok_or_else(|| usage("not UTF-8".to_owned()))
+}
+
+fn explain(client: &Client, args: ExplainArgs) -> Result<Exit, Failure> {
+    let out = Out::new(args.json);
+    let request = ExplainRequest {
+        profile: args.profile,
+        operation: args.op,
+        path: args.path.as_deref().map(absolute).transpose()?,
+        connect: args.connect,
+    };
+    let explanation: ExplanationView = client.post("/v1/policy/explain", &request)?;
+    if out.json {
+        out.value(&explanation)?;
+        return Ok(Exit::Done);
+    }
+    for object in &explanation.objects {
+        let colour = match object.verdict.as_str() {
+            "deny" | "kill" => Colour::Red,
+            "hold" => Colour::Yellow,
+            _ => Colour::Green,
+        };
+        let verdict = out.paint(colour, &object.verdict);
+        out.line(&format!("{verdict}  {} {}", explanation.operation, printable(&object.object)))?;
+        let reports = object.verdict != object.policy_verdict;
+        out.fields(&[
+            ("  because of", object.source.clone()),
+            ("  rule", object.rule.as_ref().map(|rule| rule.text.clone()).unwrap_or_default()),
+            ("  reason", object.rule.as_ref().and_then(|rule| rule.reason.clone()).unwrap_or_default()),
+            ("  from", object.rule.as_ref().map(place).unwrap_or_default()),
+            (
+                "  note",
+                if reports {
+                    format!("the profile only reports; it would {}", object.policy_verdict)
+                } else {
+                    String::new()
+                },
+            ),
+        ])?;
+    }
+    explanation.notes.iter().try_for_each(|note| out.line(&format!("note: {}", printable(note))))?;
+    Ok(Exit::Done)
+}

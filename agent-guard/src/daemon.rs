@@ -1,0 +1,259 @@
+//! Wires the daemon, and does nothing else.
+
+use std::{
+    fs,
+    os::{
+        fd::AsFd as _,
+        unix::fs::{MetadataExt as _, PermissionsExt as _},
+    },
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use agent_guard_common::ObjectKey;
+use anyhow::{Context as _, anyhow};
+use aya::maps::{MapData, RingBuf};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FlockOperation, flock},
+};
+use sd_notify::NotifyState;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    api::server,
+    config::Config,
+    events::{EventLog, log, ocsf::Host},
+    guard::{Guard, Refused, compile},
+    kernel::{load, maps::Maps, support},
+};
+
+/// How often the thread that reads records looks at everything else.
+const SWEEP: Duration = Duration::from_millis(250);
+
+/// The policy is invalid and there is none that could stay in force.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidPolicy(String);
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+///
+/// If it can't start, or stops for another reason than being told to.
+pub fn main(config: &Path) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env()
+                .unwrap_or_else(|_none| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    let config = Config::read(config)?;
+    support::check()?;
+    let _lock = only_one(&config.state)?;
+    if load::adoptable(&config.pins) {
+        tracing::info!("taking over what is pinned below {}", config.pins.display());
+    } else {
+        // Nothing is in force yet, so a bad policy needn't leave anything behind.
+        compile(&config.policy, &std::collections::BTreeMap::new()).map_err(invalid)?;
+    }
+    let attached = load::load(&config.pins)?;
+    let log = Arc::new(
+        EventLog::open(log::Options::new(&config.events), Host::this())
+            .context("the event log can't be opened")?,
+    );
+    let guard = Arc::new(Guard::new(config.clone(), attached, log)?);
+    guard.first_policy().map_err(invalid)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(&config, &guard))
+}
+
+fn invalid(refused: Refused) -> anyhow::Error {
+    match refused {
+        Refused::Kernel(error) => error.into(),
+        refused => anyhow!(InvalidPolicy(refused.to_string())),
+    }
+}
+
+/// Holds a lock for as long as the daemon runs.
+fn only_one(state: &Path) -> anyhow::Result<fs::File> {
+    fs::create_dir_all(state).with_context(|| format!("can't make {}", state.display()))?;
+    fs::set_permissions(state, fs::Permissions::from_mode(0o755))?;
+    let path = state.join("lock");
+    let file = fs::File::create(&path).with_context(|| format!("can't open {}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_taken| {
+        anyhow!("another agent-guard daemon is already running (it has locked {})", path.display())
+    })?;
+    Ok(file)
+}
+
+async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = listen(config, guard)?;
+    let reader = Reader::start(guard)?;
+    let (stop, stopped) = watch::channel(false);
+    let mut server = tokio::spawn(server::serve(listener, Arc::clone(guard) as Arc<_>, told(stopped)));
+    guard.say_started();
+    notify(&[NotifyState::Ready]);
+    tracing::info!(socket = %config.socket.display(), "ready");
+    let reason = loop {
+        tokio::select! {
+            _ = hangup.recv() => reload(guard).await,
+            _ = terminate.recv() => break Ok("SIGTERM"),
+            _ = interrupt.recv() => break Ok("SIGINT"),
+            ended = &mut server => break match ended {
+                Ok(Err(error)) => Err(anyhow!(error).context("the API server has stopped")),
+                _ => Err(anyhow!("the API server has stopped")),
+            },
+        }
+    };
+    notify(&[NotifyState::Stopping]);
+    if stop.send(true).is_ok() && !server.is_finished() {
+        // Streams may be open; who reads them has had their time then.
+        let _in_time = tokio::time::timeout(Duration::from_secs(3), server).await;
+    }
+    reader.stop();
+    guard.say_stopped(
+        reason.as_ref().map_or_else(|error| error.to_string(), |reason| (*reason).to_owned()).as_str(),
+    );
+    if let Err(error) = fs::remove_file(&config.socket) {
+        tracing::debug!(%error, "the socket");
+    }
+    reason.map(|_| ())
+}
+
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender has gone, which is as good.
+    let _told = stopped.wait_for(|stop| *stop).await;
+}
+
+/// SIGHUP: the policy and the event log's file.
+async fn reload(guard: &Arc<Guard>) {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+    notify(&[NotifyState::Reloading, NotifyState::MonotonicUsec(usec)]);
+    let guard = Arc::clone(guard);
+    let done = tokio::task::spawn_blocking(move || {
+        if let Err(error) = guard.log().reopen() {
+            tracing::error!(%error, "the event log can't be opened anew");
+        }
+        // It says itself what it thinks of the policy.
+        let _said = guard.reload_policy(None);
+    });
+    if let Err(error) = done.await {
+        tracing::error!(%error, "the reload has failed");
+    }
+    notify(&[NotifyState::Ready]);
+}
+
+/// Tells systemd, if it wants to know.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, states) {
+        tracing::warn!(%error, "systemd can't be told");
+    }
+}
+
+/// Opens the control socket. The kernel learns which object it is before anybody else can connect to it.
+fn listen(config: &Config, guard: &Guard) -> anyhow::Result<UnixListener> {
+    let path = &config.socket;
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).with_context(|| format!("can't make {}", directory.display()))?;
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("can't replace {}", path.display()));
+        }
+        _ => {}
+    }
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let listener = UnixListener::bind(path);
+    rustix::process::umask(mask);
+    let listener = listener.with_context(|| format!("can't listen on {}", path.display()))?;
+    let found = fs::metadata(path)?;
+    let dev = ObjectKey::dev(rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
+    guard.set_socket(ObjectKey::new(dev, found.ino()))?;
+    // Everybody may connect; what they may do is decided by who they are.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// The thread that reads the rings.
+struct Reader {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Reader {
+    fn start(guard: &Arc<Guard>) -> anyhow::Result<Self> {
+        let [decisions, reports] = Maps::rings(guard.map_pins())?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (guard, flag) = (Arc::clone(guard), Arc::clone(&stop));
+        let thread = std::thread::Builder::new()
+            .name("records".to_owned())
+            .spawn(move || read(&guard, decisions, reports, &flag))?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that reads records has panicked");
+        }
+    }
+}
+
+fn read(guard: &Guard, mut decisions: RingBuf<MapData>, mut reports: RingBuf<MapData>, stop: &AtomicBool) {
+    let mut swept = Instant::now();
+    let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+    while !stop.load(Ordering::Relaxed) {
+        let mut fds =
+            [&decisions, &reports].map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN));
+        if let Err(error) = poll(&mut fds, Some(&wait))
+            && error != rustix::io::Errno::INTR
+        {
+            tracing::error!(%error, "waiting for records");
+            std::thread::sleep(SWEEP);
+        }
+        drain(guard, &mut decisions, &mut reports);
+        if swept.elapsed() >= SWEEP {
+            guard.sweep();
+            swept = Instant::now();
+        }
+    }
+    drain(guard, &mut decisions, &mut reports);
+    guard.sweep();
+}
+
+/// Reports first: they say which program a process runs that a decision is about. But not for ever: a flood of them
+/// must not keep decisions waiting.
+fn drain(guard: &Guard, decisions: &mut RingBuf<MapData>, reports: &mut RingBuf<MapData>) {
+    loop {
+        let mut taken = 0;
+        while taken < 256
+            && let Some(record) = reports.next()
+        {
+            guard.record(&record);
+            taken += 1;
+        }
+        while let Some(record) = decisions.next() {
+            guard.record(&record);
+            taken += 1;
+        }
+        if taken < 256 {
+            return;
+        }
+    }
+}

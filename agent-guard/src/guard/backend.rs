@@ -1,0 +1,374 @@
+//! What the API needs: who may do what, and the answers.
+
+use std::{net::IpAddr, os::fd::AsFd as _, path::Path, sync::Arc};
+
+use agent_guard_common::{ABI, Op, Verdict};
+use ulid::Ulid;
+
+use super::{Guard, State, lock, policy::Refused, policy::warnings, sessions::internal, sessions::who};
+use crate::{
+    api::{
+        backend::{Backend, EventLines, Peer},
+        convert,
+        error::{ApiError, Code},
+        types::{
+            Approvals, Counters, EventQuery, ExplainRequest, ExplainedObject, ExplanationView, HoldInfo,
+            HookInfo, HookState, Killed, Lost, PolicyView, Reloaded, SessionInfo, SessionStarted,
+            SessionTree, Sessions, StartSession, Status, TreeProcess, Who,
+        },
+    },
+    events::activity::{Activity, SessionKilled},
+    policy::{HostFilesystem, explain_connect, explain_path},
+    session::{Session, processes::Process},
+    sys,
+};
+
+/// Members of it may do what root may, except answer what was asked of root.
+const GROUP: &str = "agent-guard";
+
+impl Guard {
+    /// A tagged caller is refused, whoever it runs as.
+    fn untagged(&self, peer: &Peer) -> Result<(), ApiError> {
+        match lock(&self.maps).tag_of(peer.pidfd.as_fd()) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => Err(ApiError::new(
+                Code::TaggedCaller,
+                "an agent session can't talk to its guard; ask a person outside of it",
+            )),
+            // It has ended, or can't be looked at: nobody can say that it isn't tagged.
+            Err(error) => Err(ApiError::new(
+                Code::NotPermitted,
+                format!("whether the caller belongs to a session can't be told: {error}"),
+            )),
+        }
+    }
+
+    fn admin(&self, peer: &Peer) -> bool {
+        peer.uid == 0 || sys::in_group(peer.uid, peer.gid, GROUP)
+    }
+
+    fn require_admin(&self, peer: &Peer, what: &str) -> Result<(), ApiError> {
+        self.untagged(peer)?;
+        if self.admin(peer) {
+            return Ok(());
+        }
+        Err(ApiError::new(Code::NotPermitted, format!("{what} needs root or membership of group {GROUP}")))
+    }
+
+    fn may_see(&self, peer: &Peer, session: &Session) -> bool {
+        session.started_by.uid == peer.uid || self.admin(peer)
+    }
+
+    /// The session, if the caller may see it. Who may not isn't told whether there is one.
+    fn visible<'a>(&self, state: &'a State, peer: &Peer, id: Ulid) -> Result<&'a Session, ApiError> {
+        let session = state.session_by_id(id).filter(|session| self.may_see(peer, session));
+        session.ok_or_else(|| ApiError::not_found("session", id))
+    }
+
+    fn caller(&self, peer: &Peer) -> Who {
+        who(peer.uid, sys::pid_of(peer.pidfd.as_fd()).ok().flatten())
+    }
+
+    fn may_see_hold(&self, peer: &Peer, state: &State, hold: &HoldInfo) -> bool {
+        self.admin(peer)
+            || state.session_by_id(hold.session).is_some_and(|session| self.may_see(peer, session))
+    }
+
+    fn explain_file(&self, state: &State, request: &ExplainRequest) -> Result<ExplanationView, ApiError> {
+        let (Some(operation), Some(path)) = (&request.operation, &request.path) else {
+            return Err(ApiError::new(
+                Code::BadRequest,
+                "an operation and a path, or an address to connect to",
+            ));
+        };
+        let op = Op::from_name(operation)
+            .ok_or_else(|| ApiError::new(Code::BadRequest, format!("no operation \"{operation}\"")))?;
+        let Some(in_force) = &state.in_force else { return Err(no_policy()) };
+        let names = || in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
+        let answer = explain_path(&in_force.compiled, &HostFilesystem, &request.profile, op, Path::new(path))
+            .map_err(|error| convert::explain_error(&error, names()))?;
+        let object = convert::explained(path.clone(), &answer, |rule| self.hooks_of(rule));
+        Ok(view(request, operation, in_force.generation, vec![object]))
+    }
+
+    fn explain_address(
+        &self,
+        state: &State,
+        request: &ExplainRequest,
+        to: &str,
+    ) -> Result<ExplanationView, ApiError> {
+        let Some(in_force) = &state.in_force else { return Err(no_policy()) };
+        let names = || in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
+        let (addresses, port) = destination(to)?;
+        let explained = addresses.into_iter().map(|address| {
+            let answer = explain_connect(&in_force.compiled, &request.profile, address, port)
+                .map_err(|error| convert::explain_error(&error, names()))?;
+            Ok(convert::explained(format!("{address} port {port}"), &answer, |rule| self.hooks_of(rule)))
+        });
+        let explained = explained.collect::<Result<Vec<_>, ApiError>>()?;
+        Ok(view(request, "connect", in_force.generation, explained))
+    }
+}
+
+impl Backend for Guard {
+    fn start_session(&self, peer: &Peer, request: StartSession) -> Result<SessionStarted, ApiError> {
+        self.untagged(peer)?;
+        self.start(peer, request)
+    }
+
+    fn sessions(&self, peer: &Peer) -> Result<Sessions, ApiError> {
+        self.untagged(peer)?;
+        let state = lock(&self.state);
+        let mut sessions: Vec<SessionInfo> = state
+            .sessions
+            .values()
+            .filter(|session| self.may_see(peer, session))
+            .map(|session| info(&state, session))
+            .collect();
+        sessions.sort_by_key(|session| std::cmp::Reverse((session.started, session.id)));
+        Ok(Sessions { sessions })
+    }
+
+    fn session(&self, peer: &Peer, id: Ulid) -> Result<SessionInfo, ApiError> {
+        self.untagged(peer)?;
+        let state = lock(&self.state);
+        let session = self.visible(&state, peer, id)?;
+        Ok(info(&state, session))
+    }
+
+    fn tree(&self, peer: &Peer, id: Ulid) -> Result<SessionTree, ApiError> {
+        self.untagged(peer)?;
+        let state = lock(&self.state);
+        let session = self.visible(&state, peer, id)?;
+        let mut living: Vec<&Process> = state.processes.living(session.number).collect();
+        living.sort_by_key(|process| (process.start, process.pid));
+        Ok(SessionTree { session: id, processes: tree(&state, &living) })
+    }
+
+    fn kill(&self, peer: &Peer, id: Ulid) -> Result<Killed, ApiError> {
+        self.untagged(peer)?;
+        let number = {
+            let state = lock(&self.state);
+            let session = self.visible(&state, peer, id)?;
+            if session.ended.is_some() {
+                return Err(ApiError::new(Code::Conflict, format!("session {id} has ended")));
+            }
+            session.number
+        };
+        let processes = self.kill_session(number)?;
+        let state = lock(&self.state);
+        if let Some(session) = state.sessions.get(&number) {
+            self.log.say(Activity::SessionKilled(SessionKilled {
+                actor: state.actor_of_root(session),
+                by: self.caller(peer),
+                through: None,
+                processes,
+            }));
+        }
+        Ok(Killed { session: id, processes })
+    }
+
+    fn holds(&self, peer: &Peer, all: bool) -> Result<Approvals, ApiError> {
+        self.untagged(peer)?;
+        let state = lock(&self.state);
+        let approvals = state
+            .holds
+            .values()
+            .filter(|hold| (all || hold.waits()) && self.may_see_hold(peer, &state, &hold.info))
+            .map(|hold| HoldInfo { waited_ms: hold.waited_ms(), ..hold.info.clone() })
+            .collect();
+        Ok(Approvals { approvals })
+    }
+
+    fn hold(&self, peer: &Peer, id: Ulid) -> Result<HoldInfo, ApiError> {
+        self.untagged(peer)?;
+        let state = lock(&self.state);
+        let hold = state.holds.get(&id).filter(|hold| self.may_see_hold(peer, &state, &hold.info));
+        let hold = hold.ok_or_else(|| ApiError::not_found("approval", id))?;
+        Ok(HoldInfo { waited_ms: hold.waited_ms(), ..hold.info.clone() })
+    }
+
+    fn answer(
+        &self,
+        peer: &Peer,
+        id: Ulid,
+        approve: bool,
+        comment: Option<String>,
+    ) -> Result<HoldInfo, ApiError> {
+        self.untagged(peer)?;
+        if peer.uid != 0 {
+            return Err(ApiError::new(Code::NotPermitted, "only root answers holds"));
+        }
+        self.give(id, approve, self.caller(peer), comment)
+    }
+
+    fn policy(&self, peer: &Peer) -> Result<PolicyView, ApiError> {
+        self.untagged(peer)?;
+        let state = lock(&self.state);
+        let Some(in_force) = &state.in_force else { return Err(no_policy()) };
+        let mut view = convert::policy(
+            &in_force.summary,
+            in_force.generation,
+            in_force.loaded,
+            &in_force.compiled.warnings,
+            |rule| self.hooks_of(rule),
+        );
+        view.warnings = warnings(&state);
+        view.warnings.extend(state.degraded());
+        Ok(view)
+    }
+
+    fn reload(&self, peer: &Peer) -> Result<Reloaded, ApiError> {
+        self.require_admin(peer, "reloading the policy")?;
+        self.reload_policy(Some(self.caller(peer))).map_err(|refused| match refused {
+            Refused::Invalid(diagnostics) => convert::invalid_policy(&diagnostics),
+            Refused::Source(error) => ApiError::new(Code::InvalidPolicy, error.to_string()),
+            Refused::Kernel(error) => internal(error),
+        })
+    }
+
+    fn explain(&self, peer: &Peer, request: ExplainRequest) -> Result<ExplanationView, ApiError> {
+        self.untagged(peer)?;
+        let state = lock(&self.state);
+        match &request.connect {
+            Some(to) => self.explain_address(&state, &request, to),
+            None => self.explain_file(&state, &request),
+        }
+    }
+
+    fn events(&self, peer: &Peer, query: EventQuery) -> Result<EventLines, ApiError> {
+        self.untagged(peer)?;
+        if !self.admin(peer) {
+            let Some(id) = query.session else {
+                return Err(ApiError::new(
+                    Code::NotPermitted,
+                    format!("all events are for root and group {GROUP}; yours are there with --session ID"),
+                ));
+            };
+            let state = lock(&self.state);
+            self.visible(&state, peer, id)?;
+        }
+        Arc::clone(&self.log).stream(query).map_err(internal)
+    }
+
+    fn status(&self, peer: &Peer) -> Result<Status, ApiError> {
+        self.untagged(peer)?;
+        let maps = lock(&self.maps).counts().map_err(internal)?;
+        let [lost_decisions, lost_reports, judged, denied, held, killed, would_have, faults] = maps;
+        let state = lock(&self.state);
+        let hook = |program: &crate::kernel::support::Program, hook_state| HookInfo {
+            name: program.name.to_owned(),
+            state: hook_state,
+            enforces: match (hook_state, program.instead) {
+                (HookState::Absent, Some(instead)) => format!("{} (here: {instead})", program.enforces),
+                _ => program.enforces.to_owned(),
+            },
+        };
+        let attached = self.attached.present.iter().map(|program| hook(program, HookState::Attached));
+        let absent = self.attached.absent.iter().map(|program| hook(program, HookState::Absent));
+        let hooks = attached.chain(absent).collect();
+        let policy = state.policy_ref();
+        let mut degraded = state.degraded();
+        degraded.extend(self.log.degraded());
+        degraded.extend(self.missing_links());
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            abi: ABI,
+            kernel: self.kernel.clone(),
+            pid: std::process::id(),
+            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            generation: policy.generation,
+            policy_digest: policy.digest,
+            socket: self.config.socket.display().to_string(),
+            hooks,
+            sessions: u64::try_from(state.running().count()).unwrap_or(u64::MAX),
+            holds_waiting: u64::try_from(state.holds.values().filter(|hold| hold.waits()).count())
+                .unwrap_or(u64::MAX),
+            counters: Counters { judged, denied, held, killed, would_have, faults },
+            lost: Lost { decisions: lost_decisions, reports: lost_reports },
+            degraded,
+        })
+    }
+}
+
+impl Guard {
+    /// Programs whose pin somebody has taken away: what holds them at work may be gone.
+    fn missing_links(&self) -> Vec<String> {
+        let missing =
+            self.attached.present.iter().filter(|program| !self.attached.links.join(program.name).exists());
+        missing
+            .map(|program| {
+                format!("the pin of {} is gone: {}; restart agent-guard", program.name, program.enforces)
+            })
+            .collect()
+    }
+}
+
+fn no_policy() -> ApiError {
+    ApiError::new(
+        Code::Unavailable,
+        "the policy on disk is invalid: see agent-guard status and agent-guard policy check",
+    )
+}
+
+fn info(state: &State, session: &Session) -> SessionInfo {
+    let processes = state.processes.living(session.number).count();
+    session.info(u64::try_from(processes).unwrap_or(u64::MAX))
+}
+
+fn view(
+    request: &ExplainRequest,
+    operation: &str,
+    generation: u32,
+    objects: Vec<ExplainedObject>,
+) -> ExplanationView {
+    let strictest = objects.iter().filter_map(|object| Verdict::from_name(&object.verdict)).max();
+    ExplanationView {
+        profile: request.profile.clone(),
+        operation: operation.to_owned(),
+        generation,
+        verdict: strictest.unwrap_or(Verdict::DENY).name().to_owned(),
+        objects,
+        notes: Vec::new(),
+    }
+}
+
+/// `HOST:PORT`, where the host is an address or `localhost`: names are not looked up, because what they mean to a
+/// session isn't decided by name in this version.
+fn destination(to: &str) -> Result<(Vec<IpAddr>, u16), ApiError> {
+    let bad = |what: &str| ApiError::new(Code::BadRequest, format!("\"{to}\": {what}"));
+    let (host, port) = to.rsplit_once(':').ok_or_else(|| bad("HOST:PORT is wanted"))?;
+    let port = port.parse().map_err(|_number| bad("the port must be a number up to 65535"))?;
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host == "localhost" {
+        return Ok((vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])], port));
+    }
+    let address = host
+        .parse()
+        .map_err(|_address| bad("an address or localhost is wanted; names are not judged yet"))?;
+    Ok((vec![address], port))
+}
+
+/// A flat tree: each process before its children.
+fn tree(state: &State, living: &[&Process]) -> Vec<TreeProcess> {
+    let inside = |pid: u32| living.iter().any(|process| process.pid == pid);
+    let mut out = Vec::new();
+    let mut stack: Vec<(&Process, u32)> =
+        living.iter().rev().filter(|process| !inside(process.ppid)).map(|process| (*process, 0)).collect();
+    while let Some((process, depth)) = stack.pop() {
+        let waits = |hold: &&crate::hold::Hold| hold.waits() && hold.info.process.pid == process.pid;
+        out.push(TreeProcess {
+            process: process.info(),
+            parent: process.ppid,
+            depth,
+            hold: state.holds.values().find(waits).map(|hold| hold.info.id),
+        });
+        let children =
+            living.iter().rev().filter(|child| child.ppid == process.pid && child.pid != process.pid);
+        stack.extend(children.map(|child| (*child, depth + 1)));
+        if out.len() >= living.len() {
+            break;
+        }
+    }
+    out
+}

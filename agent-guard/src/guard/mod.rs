@@ -1,0 +1,212 @@
+//! The daemon's core: what it knows, behind the API on one side and the kernel's records on the other.
+//!
+//! Locks are taken in one order: state, then maps.
+
+mod answers;
+mod backend;
+mod policy;
+mod records;
+mod sessions;
+mod sweep;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use agent_guard_common::subject::Guard as Told;
+use ulid::Ulid;
+
+pub use self::policy::{Refused, compile};
+use crate::{
+    api::types::{SessionState, Time},
+    config::Config,
+    events::{
+        EventLog,
+        activity::{Activity, GuardStarted, GuardStopped, PolicyRef},
+    },
+    hold::{self, Hold},
+    kernel::{self, load::Attached, maps::Maps},
+    policy::{Compiled, PolicySummary, RuleInfo},
+    session::{Session, Store, StoreError, processes::Processes},
+};
+
+/// Why the core could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel side.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// Sessions' files.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No random bytes for the key.
+    #[error("no random bytes: {0}")]
+    Random(std::io::Error),
+}
+
+/// A policy generation, as far as old events and holds need it.
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Generation {
+    /// Digest of the text.
+    digest: String,
+    /// Digest of the tables.
+    tables: u64,
+    /// Rules by number, from 1.
+    rules: Vec<RuleInfo>,
+}
+
+/// The policy in force.
+pub(crate) struct InForce {
+    summary: PolicySummary,
+    compiled: Compiled,
+    generation: u32,
+    loaded: Time,
+}
+
+/// What changes while the daemon runs.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Sessions by number.
+    sessions: HashMap<u64, Session>,
+    processes: Processes,
+    holds: BTreeMap<Ulid, Hold>,
+    in_force: Option<InForce>,
+    generations: BTreeMap<u32, Generation>,
+    /// Why the policy on disk isn't the one in force.
+    refused: Option<String>,
+    /// Losses that were told already.
+    lost: [u64; 2],
+    lost_since: Option<Time>,
+}
+
+/// The core.
+pub struct Guard {
+    config: Config,
+    kernel: String,
+    attached: Attached,
+    started: Instant,
+    boot_time_ms: u64,
+    store: Store,
+    log: Arc<EventLog>,
+    maps: Mutex<Maps>,
+    state: Mutex<State>,
+}
+
+/// A thread that panicked while it held a lock has lost nothing that the next can't use: each change is one write.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Guard {
+    /// Takes up what the kernel enforces and what an earlier daemon has left.
+    ///
+    /// # Errors
+    ///
+    /// If maps or files can't be read.
+    pub fn new(config: Config, attached: Attached, log: Arc<EventLog>) -> Result<Self, Error> {
+        let mut maps = Maps::open(&attached.maps)?;
+        let mut told = maps.guard()?;
+        if told.key == [0, 0] {
+            told.key = random_key().map_err(Error::Random)?;
+            maps.set_guard(&told)?;
+        }
+        let store = Store::open(&config.state)?;
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let guard = Self {
+            config,
+            kernel,
+            attached,
+            started: Instant::now(),
+            boot_time_ms: hold::stable_boot_time_ms(),
+            store,
+            log,
+            maps: Mutex::new(maps),
+            state: Mutex::new(State::default()),
+        };
+        guard.adopt_sessions()?;
+        guard.adopt_generations();
+        guard.adopt_holds()?;
+        Ok(guard)
+    }
+
+    /// Tells the kernel which object the control socket is.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn set_socket(&self, socket: agent_guard_common::ObjectKey) -> Result<(), kernel::Error> {
+        let mut maps = lock(&self.maps);
+        let told = maps.guard()?;
+        maps.set_guard(&Told { socket, ..told })
+    }
+
+    /// The event log.
+    #[must_use]
+    pub fn log(&self) -> &Arc<EventLog> {
+        &self.log
+    }
+
+    /// Where the kernel side's maps are pinned.
+    #[must_use]
+    pub fn map_pins(&self) -> &std::path::Path {
+        &self.attached.maps
+    }
+
+    /// Says that the guard is at work.
+    pub fn say_started(&self) {
+        let state = lock(&self.state);
+        self.log.say(Activity::GuardStarted(GuardStarted {
+            kernel: self.kernel.clone(),
+            hooks: self.attached.present.iter().map(|program| program.name.to_owned()).collect(),
+            absent: self.attached.absent.iter().map(|program| program.name.to_owned()).collect(),
+            policy: state.policy_ref(),
+            adopted: self.attached.adopted,
+            degraded: state.degraded(),
+        }));
+    }
+
+    /// Says that the daemon ends. What it has loaded stays in force.
+    pub fn say_stopped(&self, reason: &str) {
+        self.log.say(Activity::GuardStopped(GuardStopped { reason: reason.to_owned() }));
+        self.log.close();
+    }
+}
+
+impl State {
+    fn policy_ref(&self) -> PolicyRef {
+        self.in_force.as_ref().map(|in_force| in_force.reference()).unwrap_or_default()
+    }
+
+    fn degraded(&self) -> Vec<String> {
+        self.refused.iter().cloned().collect()
+    }
+
+    /// Sessions that haven't ended.
+    fn running(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values().filter(|session| session.state != SessionState::Ended)
+    }
+
+    fn session_by_id(&self, id: Ulid) -> Option<&Session> {
+        self.sessions.values().find(|session| session.id == id)
+    }
+}
+
+impl InForce {
+    fn reference(&self) -> PolicyRef {
+        PolicyRef { generation: self.generation, digest: self.compiled.digest.clone() }
+    }
+}
+
+/// A key for [`agent_guard_common::digest`].
+fn random_key() -> std::io::Result<[u64; 2]> {
+    use std::io::Read as _;
+    let mut bytes = [[0u8; 8]; 2];
+    let mut source = std::fs::File::open("/dev/urandom")?;
+    for word in &mut bytes {
+        source.read_exact(word)?;
+    }
+    // Zero means that none was chosen yet.
+    Ok([u64::from_ne_bytes(bytes[0]) | 1, u64::from_ne_bytes(bytes[1])])
+}

@@ -1,0 +1,298 @@
+//! The policy in force: read, compile, publish; and what earlier generations said.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::{Path, PathBuf},
+};
+
+use agent_guard_common::{Op, event::Hook};
+
+use super::{Generation, Guard, InForce, State, lock};
+use crate::{
+    api::types::{Reloaded, SessionState, Time, Who},
+    events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
+    kernel::tables,
+    policy::{
+        self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo, RuleKind,
+        source::{self, SourceError, Trust},
+    },
+};
+
+/// Generations whose rules are kept for old events and holds.
+const KEPT: usize = 8;
+
+/// Why a policy doesn't come into force.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Its files can't be read, or could be somebody else's.
+    #[error("the policy can't be read: {0}")]
+    Source(#[from] SourceError),
+    /// It has mistakes.
+    #[error("the policy is invalid:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<Diagnostic>),
+    /// The kernel doesn't take it.
+    #[error("the policy can't be published: {0}")]
+    Kernel(#[from] crate::kernel::Error),
+}
+
+/// Reads and compiles the policy of a directory.
+///
+/// # Errors
+///
+/// If it can't be read or has mistakes, all of them.
+pub fn compile(directory: &Path, assigned: &BTreeMap<String, u32>) -> Result<(Policy, Compiled), Refused> {
+    let sources = source::read(&[directory.to_owned()], Trust::Root)?;
+    let policy = policy::load(sources).map_err(Refused::Invalid)?;
+    let compiled = policy::build(&policy, &HostFilesystem, assigned).map_err(Refused::Invalid)?;
+    Ok((policy, compiled))
+}
+
+impl Guard {
+    /// Reads what is known of the generations before this daemon.
+    pub(super) fn adopt_generations(&self) {
+        let mut state = lock(&self.state);
+        let Ok(entries) = fs::read_dir(self.generations()) else { return };
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let number = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| stem.parse().ok());
+            let read = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            if let (Some(number), Some(generation)) = (number, read) {
+                state.generations.insert(number, generation);
+            }
+        }
+    }
+
+    fn generations(&self) -> PathBuf {
+        self.config.state.join("generations")
+    }
+
+    /// Brings the policy on disk into force at start. If it can't, what an earlier daemon published stays.
+    ///
+    /// # Errors
+    ///
+    /// If there is nothing that could stay.
+    pub fn first_policy(&self) -> Result<(), Refused> {
+        let mut state = lock(&self.state);
+        let before = lock(&self.maps).outer.generation()?;
+        let compiled = compile(&self.config.policy, &assigned(&state));
+        let refused = match compiled {
+            Ok((policy, compiled)) => match self.put_in_force(&mut state, &policy, compiled) {
+                Ok(in_force) => {
+                    state.in_force = Some(in_force);
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            },
+            Err(refused) => refused,
+        };
+        if before == 0 {
+            return Err(refused);
+        }
+        tracing::error!(%refused, generation = before, "the policy on disk is refused; the old one stays in force");
+        self.say_refused(&mut state, None, &refused);
+        Ok(())
+    }
+
+    /// Reads the policy again.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be used: then the old one stays in force.
+    pub fn reload_policy(&self, by: Option<Who>) -> Result<Reloaded, Refused> {
+        let mut state = lock(&self.state);
+        let before = state.policy_ref();
+        let result = compile(&self.config.policy, &assigned(&state))
+            .and_then(|(policy, compiled)| self.put_in_force(&mut state, &policy, compiled));
+        match result {
+            Ok(in_force) => state.in_force = Some(in_force),
+            Err(refused) => {
+                tracing::error!(%refused, "the policy on disk is refused; the old one stays in force");
+                self.say_refused(&mut state, by, &refused);
+                return Err(refused);
+            }
+        }
+        Ok(self.say_reloaded(&state, by, before))
+    }
+
+    fn say_reloaded(&self, state: &State, by: Option<Who>, before: PolicyRef) -> Reloaded {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let policy = state.policy_ref();
+        let compiled = state.in_force.as_ref().map(|in_force| &in_force.compiled);
+        let reloaded = Reloaded {
+            generation_before: before.generation,
+            generation: policy.generation,
+            digest: policy.digest.clone(),
+            profiles: count(compiled.map_or(0, |compiled| compiled.profiles.len())),
+            rules: count(compiled.map_or(0, |compiled| compiled.rules.len())),
+            warnings: warnings(state),
+        };
+        for warning in &reloaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        self.log.say(Activity::PolicyReloaded(PolicyReloaded {
+            by,
+            before,
+            policy,
+            profiles: reloaded.profiles,
+            rules: reloaded.rules,
+        }));
+        reloaded
+    }
+
+    /// Publishes a compiled policy, unless the very same tables are in force already.
+    fn put_in_force(
+        &self,
+        state: &mut State,
+        policy: &Policy,
+        compiled: Compiled,
+    ) -> Result<InForce, Refused> {
+        let generation = Generation {
+            digest: compiled.digest.clone(),
+            tables: digest(&compiled),
+            rules: compiled.rules.clone(),
+        };
+        let mut maps = lock(&self.maps);
+        let before = maps.outer.generation()?;
+        let same = state.in_force.is_none()
+            && state.generations.get(&before).is_some_and(|old| {
+                (&old.digest, old.tables, &old.rules)
+                    == (&generation.digest, generation.tables, &generation.rules)
+            });
+        let number = if same { before } else { maps.outer.publish(&entries(&compiled))? };
+        drop(maps);
+        self.keep(state, number, generation);
+        state.refused = None;
+        let summary = PolicySummary::new(policy);
+        Ok(InForce { summary, compiled, generation: number, loaded: Time::now() })
+    }
+
+    /// Keeps a generation's rules for events, holds and the next daemon.
+    fn keep(&self, state: &mut State, number: u32, generation: Generation) {
+        let directory = self.generations();
+        let written = fs::create_dir_all(&directory).and_then(|()| {
+            fs::write(directory.join(format!("{number}.json")), serde_json::to_vec(&generation)?)
+        });
+        if let Err(error) = written {
+            // The next daemon can't tell the rules of old holds then, and publishes anew.
+            tracing::warn!(%error, "the generation's rules can't be kept");
+        }
+        state.generations.insert(number, generation);
+        while state.generations.len() > KEPT
+            && let Some((old, _)) = state.generations.pop_first()
+        {
+            if let Err(error) = fs::remove_file(directory.join(format!("{old}.json"))) {
+                tracing::debug!(%error, old, "an old generation's rules can't be removed");
+            }
+        }
+    }
+
+    fn say_refused(&self, state: &mut State, by: Option<Who>, refused: &Refused) {
+        let errors = match refused {
+            Refused::Invalid(diagnostics) => diagnostics.iter().map(ToString::to_string).collect(),
+            other => vec![other.to_string()],
+        };
+        state.refused = Some(format!(
+            "the policy on disk is refused, the one before stays in force: {}",
+            errors.first().map_or("", |error: &String| error.as_str())
+        ));
+        self.log.say(Activity::PolicyRefused(PolicyRefused { by, policy: state.policy_ref(), errors }));
+    }
+
+    /// Hooks of this kernel that enforce a rule.
+    pub(super) fn hooks_of(&self, rule: &RuleInfo) -> Vec<String> {
+        let mut hooks: Vec<Hook> = match rule.kind {
+            RuleKind::Network => vec![Hook::SOCKET_CONNECT, Hook::SOCKET_SENDMSG],
+            _ => rule.ops.iter().filter_map(|op| Op::from_name(op)).flat_map(hooks_of_op).copied().collect(),
+        };
+        hooks.sort_by_key(|hook| hook.0);
+        hooks.dedup();
+        let present = |hook: &Hook| self.attached.present.iter().any(|program| program.name == hook.name());
+        hooks.iter().filter(|hook| present(hook)).map(|hook| hook.name().to_owned()).collect()
+    }
+}
+
+/// Hooks that judge an operation.
+fn hooks_of_op(op: Op) -> &'static [Hook] {
+    match op {
+        Op::WRITE => {
+            &[Hook::FILE_OPEN, Hook::PATH_TRUNCATE, Hook::FILE_TRUNCATE, Hook::PATH_MKNOD, Hook::PATH_LINK]
+        }
+        Op::CREATE => {
+            &[Hook::PATH_MKNOD, Hook::PATH_MKDIR, Hook::PATH_SYMLINK, Hook::PATH_LINK, Hook::PATH_RENAME]
+        }
+        Op::DELETE => &[Hook::PATH_UNLINK, Hook::PATH_RMDIR, Hook::PATH_RENAME],
+        Op::RENAME => &[Hook::PATH_RENAME],
+        _ => &[],
+    }
+}
+
+impl State {
+    /// A rule of a generation, for events.
+    pub(super) fn rule(&self, generation: u32, number: u32) -> Option<&RuleInfo> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        self.generations.get(&generation)?.rules.get(index)
+    }
+
+    /// The same, as events say it.
+    pub(super) fn rule_ref(&self, generation: u32, number: u32) -> Option<RuleRef> {
+        self.rule(generation, number).map(|rule| RuleRef {
+            number,
+            text: crate::api::convert::rule_text(rule),
+            reason: rule.reason.clone(),
+            file: rule.file.clone(),
+            line: rule.line,
+        })
+    }
+
+    /// A generation, as events say it.
+    pub(super) fn generation_ref(&self, generation: u32) -> PolicyRef {
+        let digest = self.generations.get(&generation).map(|kept| kept.digest.clone());
+        PolicyRef { generation, digest: digest.unwrap_or_default() }
+    }
+}
+
+/// Indexes that profiles must keep: those that sessions have.
+fn assigned(state: &State) -> BTreeMap<String, u32> {
+    let mut assigned: BTreeMap<_, _> =
+        state.running().map(|session| (session.profile.clone(), session.index)).collect();
+    if let Some(in_force) = &state.in_force {
+        for (name, index, _) in &in_force.compiled.profiles {
+            assigned.entry(name.clone()).or_insert(*index);
+        }
+    }
+    assigned
+}
+
+/// What is good to know of a policy that is in force.
+pub(super) fn warnings(state: &State) -> Vec<String> {
+    let Some(in_force) = &state.in_force else { return Vec::new() };
+    let mut warnings: Vec<String> = in_force.compiled.warnings.iter().map(ToString::to_string).collect();
+    for session in state.running().filter(|session| session.state == SessionState::Running) {
+        if in_force.compiled.profile_index(&session.profile).is_none() {
+            warnings.push(format!(
+                "session {} has profile \"{}\", which the policy doesn't have any more: everything it does that is \
+                 judged is denied",
+                session.id, session.profile
+            ));
+        }
+    }
+    warnings
+}
+
+fn entries(compiled: &Compiled) -> tables::Compiled {
+    tables::Compiled {
+        objects: compiled.objects.iter().map(|(key, entry)| (*key, *entry)).collect(),
+        profile_objects: compiled.entries.iter().map(|(key, entry)| (*key, *entry)).collect(),
+        profiles: compiled.profiles.iter().map(|(_, index, profile)| (*index, *profile)).collect(),
+        networks: compiled.networks.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
+    }
+}
+
+/// Names the tables; compared on one host between two boots only.
+fn digest(compiled: &Compiled) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let Compiled { profiles, objects, entries, networks, .. } = compiled;
+    format!("{profiles:?}{objects:?}{entries:?}{networks:?}").hash(&mut hasher);
+    hasher.finish()
+}

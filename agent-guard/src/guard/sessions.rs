@@ -1,0 +1,359 @@
+//! Sessions: start, adopt, find, kill, end.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use agent_guard_common::subject::{MAX_SESSIONS, Session as Slot, Tag};
+use rustix::process::{Signal, pidfd_send_signal};
+use ulid::Ulid;
+
+use super::{Error, Guard, State, lock};
+use crate::{
+    api::{
+        backend::Peer,
+        error::{ApiError, Code},
+        types::{Mode, SessionStarted, SessionState, StartSession, Time, Who},
+    },
+    events::activity::{Activity, Actor, SessionEnded, SessionRef, SessionStarted as Started},
+    policy::model,
+    session::{Session, proc, processes::Process},
+    sys,
+};
+
+/// Ended sessions that `session list` still shows.
+const ENDED_KEPT: usize = 64;
+
+/// How long a kill may take.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
+impl Guard {
+    /// Takes up the sessions of an earlier daemon: those whose file and slot agree.
+    pub(super) fn adopt_sessions(&self) -> Result<(), Error> {
+        let (sessions, errors) = self.store.read()?;
+        for error in errors {
+            tracing::error!(%error, "a session's file can't be read; its processes stay judged, but it has no name");
+        }
+        let slots: HashMap<u64, Slot> =
+            lock(&self.maps).sessions()?.into_iter().map(|(_, slot)| (slot.id, slot)).collect();
+        let mut state = lock(&self.state);
+        for session in sessions {
+            if slots.contains_key(&session.number) {
+                state.sessions.insert(session.number, session);
+            } else if let Err(error) = self.store.remove(session.id) {
+                tracing::warn!(%error, "the file of a session that is no more");
+            }
+        }
+        for (pid, number) in self.tagged_processes() {
+            if let Err(error) = state.processes.found(pid, number) {
+                tracing::debug!(%error, pid, "gone meanwhile");
+            }
+        }
+        Ok(())
+    }
+
+    /// All tagged processes and their sessions, as the kernel says it. A process whose first thread has ended, but
+    /// not the others, counts.
+    pub(super) fn tagged_processes(&self) -> Vec<(u32, u64)> {
+        let Ok(pids) = proc::all() else { return Vec::new() };
+        let maps = lock(&self.maps);
+        let tagged = pids.into_iter().filter_map(|pid| {
+            let process = proc::open(pid).ok()?;
+            let tag = maps.tag_of(process.as_fd()).ok()??;
+            (!proc::stat(pid).ok()?.dead()).then_some((pid, tag.session))
+        });
+        tagged.collect()
+    }
+
+    /// The living processes of a session, with descriptors.
+    fn members(&self, number: u64) -> Vec<(u32, OwnedFd)> {
+        let Ok(pids) = proc::all() else { return Vec::new() };
+        let maps = lock(&self.maps);
+        let members = pids.into_iter().filter_map(|pid| {
+            let process = proc::open(pid).ok()?;
+            let tag = maps.tag_of(process.as_fd()).ok()??;
+            (tag.session == number && !proc::stat(pid).ok()?.dead()).then_some((pid, process))
+        });
+        members.collect()
+    }
+
+    /// Starts a session with the caller's own process.
+    pub(super) fn start(&self, peer: &Peer, request: StartSession) -> Result<SessionStarted, ApiError> {
+        let pid = self.check_caller(peer, &request)?;
+        let mut state = lock(&self.state);
+        let Some(in_force) = &state.in_force else {
+            return Err(ApiError::new(
+                Code::Unavailable,
+                "the policy on disk is invalid, so no session can start: see agent-guard status",
+            ));
+        };
+        let generation = in_force.generation;
+        let Some(index) = in_force.compiled.profile_index(&request.profile) else {
+            let known = in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
+            return Err(ApiError::unknown_profile(&request.profile, known));
+        };
+        let mode = in_force.summary.profiles.iter().find(|profile| profile.name == request.profile).map_or(
+            Mode::Enforce,
+            |profile| match profile.mode {
+                model::Mode::Enforce => Mode::Enforce,
+                model::Mode::Report => Mode::Report,
+            },
+        );
+        let session = self.describe(&state, peer, pid, index, mode, request)?;
+        self.put_to_work(&session, peer)?;
+        state.processes.forget(session.number);
+        if let Err(error) = state.processes.found(pid, session.number) {
+            tracing::warn!(%error, pid, "the session's first process can't be looked at");
+        }
+        let started = SessionStarted { id: session.id, profile: session.profile.clone(), mode, generation };
+        let actor = state.actor_of_root(&session);
+        self.log.say(Activity::SessionStarted(Started {
+            actor,
+            policy: state.policy_ref(),
+            command: session.command.clone(),
+            cwd: session.cwd.clone(),
+        }));
+        state.sessions.insert(session.number, session);
+        Ok(started)
+    }
+
+    /// The caller must be the process that it says, have one thread, and not belong to a session.
+    fn check_caller(&self, peer: &Peer, request: &StartSession) -> Result<u32, ApiError> {
+        let gone = || ApiError::new(Code::Conflict, "the calling process has ended");
+        let pid = sys::pid_of(peer.pidfd.as_fd()).ok().flatten().ok_or_else(gone)?;
+        let stat = proc::stat(pid).map_err(|_gone| gone())?;
+        if pid != request.pid || stat.start != request.start_time {
+            return Err(ApiError::new(
+                Code::BadRequest,
+                "pid and start_time are not the caller's own: a session starts with the process that asks \
+                 (in another pid namespace this version can't start sessions)",
+            ));
+        }
+        if stat.threads != 1 {
+            let detail = format!(
+                "the caller has {} threads; only a process with one can be tagged whole",
+                stat.threads
+            );
+            return Err(ApiError::new(Code::BadRequest, detail));
+        }
+        Ok(pid)
+    }
+
+    fn describe(
+        &self,
+        state: &State,
+        peer: &Peer,
+        pid: u32,
+        index: u32,
+        mode: Mode,
+        request: StartSession,
+    ) -> Result<Session, ApiError> {
+        let taken = lock(&self.maps).sessions().map_err(internal)?;
+        let slot = (1..MAX_SESSIONS).find(|slot| !taken.iter().any(|(other, _)| other == slot));
+        let Some(slot) = slot else {
+            let detail = format!("{} sessions run, more than that can't be", taken.len());
+            return Err(ApiError::new(Code::Unavailable, detail));
+        };
+        // Numbers grow with the clock since boot, so none comes twice, whatever daemon gives it.
+        let last = state.sessions.keys().chain(taken.iter().map(|(_, slot)| &slot.id)).max().copied();
+        let number = proc::boot_clock().max(last.unwrap_or_default().saturating_add(1));
+        Ok(Session {
+            id: Ulid::new(),
+            number,
+            slot,
+            profile: request.profile,
+            index,
+            mode,
+            name: request.name,
+            task: request.task,
+            command: request.command,
+            cwd: proc::cwd(pid).unwrap_or(request.cwd),
+            started: Time::now(),
+            ended: None,
+            state: SessionState::Running,
+            started_by: who(peer.uid, Some(pid)),
+            root_pid: pid,
+            tty: proc::stat(pid).map_or(0, |stat| stat.tty_device()),
+        })
+    }
+
+    /// Writes file, slot and tag, in that order; takes them back if one fails.
+    fn put_to_work(&self, session: &Session, peer: &Peer) -> Result<(), ApiError> {
+        self.store.write(session).map_err(internal)?;
+        let slot =
+            Slot { id: session.number, profile: session.index, state: Slot::LIVE, tty: session.tty, pad: 0 };
+        let mut maps = lock(&self.maps);
+        let tag = Tag { session: session.number, slot: session.slot, ..Tag::default() };
+        let done = maps.set_session(session.slot, &slot).and_then(|()| maps.tag(peer.pidfd.as_fd(), &tag));
+        if let Err(error) = done {
+            let undone = maps.set_session(session.slot, &Slot::default());
+            if let Err(error) = undone {
+                tracing::error!(%error, "a slot of a session that did not start stays taken");
+            }
+            if let Err(error) = self.store.remove(session.id) {
+                tracing::warn!(%error, "the file of a session that did not start stays");
+            }
+            return Err(internal(error));
+        }
+        Ok(())
+    }
+
+    /// Kills all processes of a session; returns how many.
+    pub(super) fn kill_session(&self, number: u64) -> Result<u64, ApiError> {
+        {
+            let mut state = lock(&self.state);
+            let Some(session) = state.sessions.get_mut(&number) else {
+                return Err(ApiError::new(Code::Conflict, "the session has ended"));
+            };
+            session.state = SessionState::Killed;
+            if let Err(error) = self.store.write(session) {
+                tracing::warn!(%error, "the session's file");
+            }
+            let slot = Slot {
+                id: session.number,
+                profile: session.index,
+                state: Slot::KILLED,
+                tty: session.tty,
+                pad: 0,
+            };
+            // From here on nothing of it can fork, so looking for members comes to an end.
+            lock(&self.maps).set_session(session.slot, &slot).map_err(internal)?;
+        }
+        let mut killed = std::collections::HashSet::new();
+        let limit = Instant::now() + KILL_LIMIT;
+        loop {
+            let members = self.members(number);
+            if members.is_empty() {
+                break;
+            }
+            for (pid, process) in &members {
+                if pidfd_send_signal(process, Signal::KILL).is_ok() {
+                    killed.insert(*pid);
+                }
+            }
+            if Instant::now() > limit {
+                let left: Vec<_> = members.iter().map(|(pid, _)| pid.to_string()).collect();
+                let detail = format!("processes {} don't end although they were killed", left.join(", "));
+                return Err(ApiError::new(Code::Unavailable, detail));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(u64::try_from(killed.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Ends sessions that have no living process.
+    pub(super) fn end_sessions(&self, state: &mut State) {
+        let empty: Vec<u64> = state
+            .running()
+            .map(|session| session.number)
+            .filter(|number| state.processes.living(*number).next().is_none())
+            .collect();
+        if empty.is_empty() {
+            return;
+        }
+        // The records say that nobody is left; the kernel has the last word.
+        let tagged = self.tagged_processes();
+        for number in empty {
+            let members: Vec<u32> =
+                tagged.iter().filter(|(_, session)| *session == number).map(|(pid, _)| *pid).collect();
+            if members.is_empty() {
+                self.end(state, number);
+            }
+            for pid in members {
+                if let Err(error) = state.processes.found(pid, number) {
+                    tracing::debug!(%error, pid, "gone meanwhile");
+                }
+            }
+        }
+    }
+
+    fn end(&self, state: &mut State, number: u64) {
+        let Some(session) = state.sessions.get(&number).cloned() else { return };
+        let actor = state.actor_of_root(&session);
+        let killed = session.state == SessionState::Killed;
+        let now = Time::now();
+        if let Err(error) = lock(&self.maps).set_session(session.slot, &Slot::default()) {
+            tracing::error!(%error, "the slot of a session that has ended");
+            return;
+        }
+        if let Err(error) = self.store.remove(session.id) {
+            tracing::warn!(%error, "the file of a session that has ended");
+        }
+        if let Some(session) = state.sessions.get_mut(&number) {
+            session.state = SessionState::Ended;
+            session.ended = Some(now);
+        }
+        state.processes.forget(number);
+        let duration_ms = now.ms().saturating_sub(session.started.ms());
+        self.log.say(Activity::SessionEnded(SessionEnded { actor, duration_ms, killed }));
+        let mut ended: Vec<_> =
+            state.sessions.values().filter_map(|session| Some((session.ended?, session.number))).collect();
+        ended.sort_unstable();
+        let surplus = ended.len().saturating_sub(ENDED_KEPT);
+        for (_, number) in ended.into_iter().take(surplus) {
+            state.sessions.remove(&number);
+        }
+    }
+}
+
+impl State {
+    /// A session, as events say it.
+    pub(super) fn session_ref(&self, number: u64) -> Option<SessionRef> {
+        self.sessions.get(&number).map(session_ref)
+    }
+
+    /// Who did it: a process, its parents, its session.
+    pub(super) fn actor(&self, process: &Process) -> Actor {
+        Actor {
+            process: process.info(),
+            parents: self.processes.parents(process).iter().map(Process::info).collect(),
+            session: self.session_ref(process.session),
+        }
+    }
+
+    /// A session's first process.
+    pub(super) fn actor_of_root(&self, session: &Session) -> Actor {
+        let known = self.processes.living(session.number).find(|process| process.pid == session.root_pid);
+        let mut actor = known.map(|process| self.actor(process)).unwrap_or_default();
+        if actor.process.pid == 0 {
+            actor.process.pid = session.root_pid;
+            actor.process.started = session.started;
+            actor.process.exe = session.command.first().cloned().unwrap_or_default();
+            actor.process.cmd_line = session.command.join(" ");
+            actor.process.uid = session.started_by.uid;
+            actor.process.user.clone_from(&session.started_by.user);
+        }
+        actor.session = Some(session_ref(session));
+        actor
+    }
+}
+
+fn session_ref(session: &Session) -> SessionRef {
+    SessionRef {
+        id: session.id,
+        name: session.name.clone(),
+        profile: session.profile.clone(),
+        mode: session.mode,
+        task: session.task.clone(),
+        started: session.started,
+        started_by: session.started_by.clone(),
+    }
+}
+
+/// A person, as the kernel names them.
+pub(super) fn who(uid: u32, pid: Option<u32>) -> Who {
+    Who {
+        uid,
+        user: sys::user_name(uid),
+        login_uid: pid.and_then(proc::login_uid),
+        tty: pid.and_then(|pid| proc::stat(pid).ok()?.tty_name()),
+    }
+}
+
+/// A failure that is nobody's mistake.
+pub(super) fn internal(error: impl std::error::Error) -> ApiError {
+    tracing::error!(%error, "a request failed");
+    ApiError::new(Code::Internal, error.to_string())
+}

@@ -1,0 +1,163 @@
+//! Sessions: who runs, since when, for whom. Each has a file, so that a daemon that starts again knows what the
+//! kernel still enforces.
+
+pub mod proc;
+pub mod processes;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use ulid::Ulid;
+
+use crate::api::types::{Mode, SessionInfo, SessionState, Time, Who};
+
+/// A session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// Id, for people.
+    pub id: Ulid,
+    /// Number, for the kernel.
+    pub number: u64,
+    /// Slot in the kernel's table.
+    pub slot: u32,
+    /// Name of the profile.
+    pub profile: String,
+    /// Index of the profile.
+    pub index: u32,
+    /// Whether the profile blocked when the session began.
+    pub mode: Mode,
+    /// A name for people.
+    pub name: Option<String>,
+    /// What it is for.
+    pub task: Option<String>,
+    /// Command it was started with.
+    pub command: Vec<String>,
+    /// Directory it was started in.
+    pub cwd: String,
+    /// When it began.
+    pub started: Time,
+    /// When it ended.
+    pub ended: Option<Time>,
+    /// Where it is in its life.
+    pub state: SessionState,
+    /// Who started it.
+    pub started_by: Who,
+    /// Its first process.
+    pub root_pid: u32,
+    /// Its terminal in the kernel's encoding; 0 for none.
+    pub tty: u32,
+}
+
+impl Session {
+    /// For answers.
+    #[must_use]
+    pub fn info(&self, processes: u64) -> SessionInfo {
+        SessionInfo {
+            id: self.id,
+            name: self.name.clone(),
+            profile: self.profile.clone(),
+            mode: self.mode,
+            task: self.task.clone(),
+            command: self.command.clone(),
+            cwd: self.cwd.clone(),
+            started: self.started,
+            ended: self.ended,
+            state: self.state,
+            started_by: self.started_by.clone(),
+            root_pid: self.root_pid,
+            processes,
+        }
+    }
+}
+
+/// Why a session's file failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{call} {}: {source}", path.display())]
+pub struct StoreError {
+    /// What was done.
+    pub call: &'static str,
+    /// To which file.
+    pub path: PathBuf,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+fn failed(call: &'static str, path: &Path) -> impl Fn(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError { call, path: path.clone(), source }
+}
+
+/// The files of sessions, below the state directory. That is on a file system which the next boot empties: sessions
+/// don't outlive it either.
+#[derive(Clone, Debug)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Opens it, and makes the directory.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be made.
+    pub fn open(state: &Path) -> Result<Self, StoreError> {
+        let directory = state.join("sessions");
+        fs::create_dir_all(&directory).map_err(failed("mkdir", &directory))?;
+        Ok(Self { directory })
+    }
+
+    fn path(&self, id: Ulid) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+
+    /// Writes a session, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be written.
+    pub fn write(&self, session: &Session) -> Result<(), StoreError> {
+        let path = self.path(session.id);
+        let new = path.with_extension("new");
+        let text =
+            serde_json::to_vec_pretty(session).map_err(io::Error::from).map_err(failed("write", &path))?;
+        fs::write(&new, text).map_err(failed("write", &new))?;
+        fs::rename(&new, &path).map_err(failed("rename", &path))
+    }
+
+    /// Removes a session.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be removed.
+    pub fn remove(&self, id: Ulid) -> Result<(), StoreError> {
+        let path = self.path(id);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("unlink", &path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads all. A file that can't be read is left out and returned as an error beside them.
+    ///
+    /// # Errors
+    ///
+    /// If the directory can't be read.
+    pub fn read(&self) -> Result<(Vec<Session>, Vec<StoreError>), StoreError> {
+        let (mut sessions, mut errors) = (Vec::new(), Vec::new());
+        for entry in fs::read_dir(&self.directory).map_err(failed("readdir", &self.directory))? {
+            let path = entry.map_err(failed("readdir", &self.directory))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            let read = fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+            match read {
+                Ok(session) => sessions.push(session),
+                Err(error) => errors.push(failed("read", &path)(error)),
+            }
+        }
+        Ok((sessions, errors))
+    }
+}

@@ -1,0 +1,50 @@
+//! Names of users, and who belongs to a group.
+
+use std::{ffi::CStr, fs};
+
+/// Name of a user, if the host knows one.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
+    let mut buffer = vec![0; 4096];
+    // SAFETY: zeroes are a valid value of this plain structure.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut found = std::ptr::null_mut();
+    // SAFETY: all pointers are valid for the lengths given, and outlive the call.
+    let code =
+        unsafe { libc::getpwuid_r(uid, &raw mut entry, buffer.as_mut_ptr(), buffer.len(), &raw mut found) };
+    if code != 0 || found.is_null() || entry.pw_name.is_null() {
+        return None;
+    }
+    // SAFETY: the call filled in a string in our buffer, ended by a zero byte.
+    let name = unsafe { CStr::from_ptr(entry.pw_name) };
+    Some(name.to_string_lossy().into_owned())
+}
+
+/// Whether a user belongs to a group: as primary group or as a member in `/etc/group`.
+#[must_use]
+pub fn in_group(uid: u32, gid: u32, group: &str) -> bool {
+    let Ok(groups) = fs::read_to_string("/etc/group") else { return false };
+    groups.lines().any(|line| {
+        let mut fields = line.split(':');
+        let (name, id, members) = (fields.next(), fields.nth(1), fields.next());
+        if name != Some(group) {
+            return false;
+        }
+        id == Some(gid.to_string().as_str())
+            || user_name(uid)
+                .is_some_and(|user| members.is_some_and(|members| members.split(',').any(|m| m == user)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_has_a_name() {
+        assert_eq!(user_name(0).as_deref(), Some("root"));
+        assert_eq!(user_name(u32::MAX - 7), None);
+        assert!(in_group(0, 0, "root"));
+        assert!(!in_group(4242, 4242, "root"));
+    }
+}
