@@ -1,0 +1,172 @@
+//! `cargo xtask build`: what a guest needs of our own programs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::project::Project;
+use crate::run::{self, note};
+
+const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// How to build.
+#[derive(Args, Debug, Clone, Default)]
+pub(crate) struct BuildArgs {
+    /// Build the test programs optimised too (the product always is)
+    #[arg(long)]
+    pub(crate) release: bool,
+    /// Leave out the product, for work on the machinery itself
+    #[arg(long, hide = true)]
+    pub(crate) no_guard: bool,
+}
+
+/// What was built, without debugging symbols.
+#[derive(Debug, Clone)]
+pub(crate) struct Built {
+    /// The product.
+    pub(crate) agent_guard: Option<PathBuf>,
+    /// The first process of every guest.
+    pub(crate) guest: PathBuf,
+    /// Everything that goes into the guest's test folder, by name, `guest` and `scenarios` among it.
+    pub(crate) programs: Vec<(String, PathBuf)>,
+}
+
+impl Built {
+    /// The program that knows the scenarios.
+    pub(crate) fn scenarios(&self) -> Result<&Path> {
+        self.programs
+            .iter()
+            .find(|(name, _)| name == "scenarios")
+            .map(|(_, path)| path.as_path())
+            .context("package `tests` built no program `scenarios`")
+    }
+}
+
+/// The command.
+pub(crate) fn command(project: &Project, args: &BuildArgs) -> Result<()> {
+    let built = build(project, args)?;
+    if let Some(program) = &built.agent_guard {
+        note("build", format!("agent-guard: {}", program.display()));
+    }
+    for (name, program) in &built.programs {
+        note("build", format!("{name}: {}", program.display()));
+    }
+    Ok(())
+}
+
+/// Builds everything that is out of date.
+pub(crate) fn build(project: &Project, args: &BuildArgs) -> Result<Built> {
+    let agent_guard = if args.no_guard { None } else { Some(agent_guard(project)?) };
+    let mut wanted = vec!["--package".to_owned(), "tests".to_owned()];
+    for name in test_programs(project)? {
+        wanted.extend(["--bin".to_owned(), name]);
+    }
+    if args.release {
+        wanted.push("--release".to_owned());
+    }
+    let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+    let mut programs = Vec::new();
+    for (name, program) in cargo_build(project, &wanted, &[])? {
+        programs.push((name.clone(), stripped(project, &name, &program)?));
+    }
+    let guest = build_guest(project)?;
+    programs.push(("guest".to_owned(), guest.clone()));
+    Ok(Built { agent_guard, guest, programs })
+}
+
+/// The product alone, always optimised.
+pub(crate) fn agent_guard(project: &Project) -> Result<PathBuf> {
+    let built =
+        cargo_build(project, &["--release", "--package", "agent-guard", "--bin", "agent-guard"], &[])?;
+    let (name, program) = built.into_iter().next().context("cargo built no program `agent-guard`")?;
+    stripped(project, &name, &program)
+}
+
+/// The guest's first process runs before there is a C library: it is linked statically, in a target
+/// folder of its own so that its flags don't throw away what the others built.
+pub(crate) fn build_guest(project: &Project) -> Result<PathBuf> {
+    let target_dir = project.target.join("guest");
+    let dir = target_dir.to_string_lossy().into_owned();
+    let args = ["--release", "--package", "tests", "--bin", "guest", "--target", GUEST_TARGET];
+    let env = [
+        ("CARGO_TARGET_DIR", dir.as_str()),
+        ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-Ctarget-feature=+crt-static"),
+    ];
+    let built = cargo_build(project, &args, &env)?;
+    let (_, program) = built.into_iter().next().context("cargo built no program `guest`")?;
+    stripped(project, "guest", &program)
+}
+
+/// The binaries of package `tests` but for `guest`, which is built in its own way.
+fn test_programs(project: &Project) -> Result<Vec<String>> {
+    let mut command = project.cargo();
+    command.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    let metadata: serde_json::Value = serde_json::from_str(&run::capture(&mut command)?)?;
+    let list =
+        |value: Option<&serde_json::Value>| value.and_then(|v| v.as_array()).cloned().unwrap_or_default();
+    let mut names = Vec::new();
+    for package in list(metadata.get("packages")) {
+        if package.get("name").and_then(|n| n.as_str()) != Some("tests") {
+            continue;
+        }
+        for target in list(package.get("targets")) {
+            let is_bin = list(target.get("kind")).iter().any(|k| k == "bin");
+            if let Some(name) =
+                target.get("name").and_then(|n| n.as_str()).filter(|n| is_bin && *n != "guest")
+            {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    if names.is_empty() {
+        bail!("package `tests` has no programs");
+    }
+    Ok(names)
+}
+
+/// Runs `cargo build` and returns the executables it made, by name.
+fn cargo_build(project: &Project, args: &[&str], env: &[(&str, &str)]) -> Result<Vec<(String, PathBuf)>> {
+    let mut command = project.cargo();
+    command.args(["build", "--message-format=json-render-diagnostics"]);
+    if !run::talkative() {
+        command.arg("--quiet");
+    }
+    command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stderr(Stdio::inherit());
+    let line = run::shown(&command);
+    let output = command.output().with_context(|| format!("can't start `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` failed; the compiler's messages are above");
+    }
+    let mut found = Vec::new();
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Ok(message) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+        let text = |value: Option<&serde_json::Value>| value.and_then(|v| v.as_str()).map(str::to_owned);
+        let executable = text(message.get("executable"));
+        let name = text(message.get("target").and_then(|t| t.get("name")));
+        if let (Some(executable), Some(name)) = (executable, name) {
+            found.push((name, PathBuf::from(executable)));
+        }
+    }
+    Ok(found)
+}
+
+/// A copy without debugging symbols, which are most of a program's size; made anew when it is old.
+fn stripped(project: &Project, name: &str, program: &Path) -> Result<PathBuf> {
+    let dir = project.target.join("xtask/bin");
+    std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
+    let copy = dir.join(name);
+    let modified = |path: &Path| path.metadata().and_then(|m| m.modified()).ok();
+    if modified(&copy).is_some_and(|copied| modified(program).is_some_and(|built| copied > built)) {
+        return Ok(copy);
+    }
+    let fresh = dir.join(format!(".{name}.{}", std::process::id()));
+    if run::which("strip").is_some() {
+        run::quiet(Command::new("strip").arg("-o").arg(&fresh).arg(program))?;
+    } else {
+        std::fs::copy(program, &fresh).with_context(|| format!("can't copy {}", program.display()))?;
+    }
+    std::fs::rename(&fresh, &copy).with_context(|| format!("can't put {} in its place", copy.display()))?;
+    Ok(copy)
+}
