@@ -1,0 +1,65 @@
+//! Does one forbidden thing in one particular way and says how it went.
+//!
+//! `attack NAME ARG...` prints `ok`, or the name of the errno the attempt ended in (`EPERM`); `attack serve`
+//! does the same for each line it reads. What goes wrong on the way to the attempt is told on stderr, with
+//! exit code 2: an attack that couldn't be made must not be mistaken for one that was stopped.
+
+mod files;
+mod loops;
+mod net;
+mod process;
+mod sys;
+mod uring;
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use tests::errno_name;
+
+/// Makes an attempt; answers the errno it ended in, 0 for success.
+type Attack = fn(&[&str]) -> Result<i32>;
+
+/// All attacks, by name.
+const FAMILIES: &[&[(&str, Attack)]] =
+    &[files::ATTACKS, process::ATTACKS, uring::ATTACKS, net::ATTACKS, loops::ATTACKS];
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result =
+        if words == ["serve"] { serve() } else { attempt(&words).map(|answer| println!("{answer}")) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("attack: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Makes the attempt that the words name.
+pub(crate) fn attempt(words: &[&str]) -> Result<String> {
+    let [name, args @ ..] = words else { bail!("usage: attack NAME ARG... | attack serve") };
+    let attack = FAMILIES
+        .iter()
+        .copied()
+        .flatten()
+        .find(|(known, _)| known == name)
+        .map(|(_, attack)| attack)
+        .with_context(|| format!("there is no attack called {name}"))?;
+    let errno = attack(args).with_context(|| format!("{name} could not be tried"))?;
+    Ok(errno_name(errno))
+}
+
+/// Answers a line for each line: an attempt's outcome, or `? ` and why it could not be made.
+fn serve() -> Result<()> {
+    let mut out = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        let line = line.context("can't read from stdin")?;
+        let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
+        let answer = attempt(&words).unwrap_or_else(|error| format!("? {error:#}").replace('\n', " "));
+        writeln!(out, "{answer}").and_then(|()| out.flush()).context("can't write to stdout")?;
+    }
+    Ok(())
+}

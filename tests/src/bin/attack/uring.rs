@@ -1,0 +1,112 @@
+//! The same through io_uring: at once, by a worker thread, or by a polling thread of the kernel.
+//!
+//! `uring HOW WHAT ARG...`, where HOW is `plain`, `async` or `sqpoll`.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use io_uring::{IoUring, opcode, squeue, types};
+use socket2::SockAddr;
+
+use crate::Attack;
+use crate::net;
+use crate::sys::path;
+
+pub(crate) const ATTACKS: &[(&str, Attack)] = &[("uring", uring)];
+
+fn uring(a: &[&str]) -> Result<i32> {
+    let [how, what, args @ ..] = a else { bail!("usage: uring plain|async|sqpoll WHAT ARG...") };
+    match (*what, args) {
+        ("connect", [to]) => return connect(how, to),
+        ("sendmsg", [to]) => return sendmsg(how, to),
+        _ => {}
+    }
+    let names = args.iter().map(|name| path(name)).collect::<Result<Vec<CString>>>()?;
+    let here = types::Fd(libc::AT_FDCWD);
+    let entry = match (*what, names.as_slice()) {
+        ("unlink", [name]) => opcode::UnlinkAt::new(here, name.as_ptr()).build(),
+        ("rmdir", [name]) => opcode::UnlinkAt::new(here, name.as_ptr()).flags(libc::AT_REMOVEDIR).build(),
+        ("rename", [old, new]) => opcode::RenameAt::new(here, old.as_ptr(), here, new.as_ptr()).build(),
+        ("open-write", [name]) => opcode::OpenAt::new(here, name.as_ptr()).flags(libc::O_WRONLY).build(),
+        ("open-trunc", [name]) => {
+            opcode::OpenAt::new(here, name.as_ptr()).flags(libc::O_WRONLY | libc::O_TRUNC).build()
+        }
+        ("create", [name]) => opcode::OpenAt::new(here, name.as_ptr())
+            .flags(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL)
+            .mode(0o644)
+            .build(),
+        ("mkdir", [name]) => opcode::MkDirAt::new(here, name.as_ptr()).mode(0o755).build(),
+        ("symlink", [name]) => opcode::SymlinkAt::new(here, c"target".as_ptr(), name.as_ptr()).build(),
+        ("link", [old, new]) => opcode::LinkAt::new(here, old.as_ptr(), here, new.as_ptr()).build(),
+        _ => bail!("io_uring has no {what} with {} arguments here", args.len()),
+    };
+    let opens = matches!(*what, "open-write" | "open-trunc" | "create");
+    // The names live until the kernel has answered.
+    submit(how, entry, opens)
+}
+
+fn ring(how: &str) -> Result<IoUring> {
+    let ring = match how {
+        "plain" | "async" => IoUring::new(4),
+        "sqpoll" => IoUring::builder().setup_sqpoll(1000).build(4),
+        other => bail!("{other} is none of plain, async and sqpoll"),
+    };
+    ring.context("can't make a ring")
+}
+
+/// Puts one request in and waits for its result.
+fn submit(how: &str, entry: squeue::Entry, opens: bool) -> Result<i32> {
+    let mut ring = ring(how)?;
+    let entry = if how == "async" { entry.flags(squeue::Flags::ASYNC) } else { entry };
+    // SAFETY: what the entry points to belongs to the caller, which waits here for the result.
+    unsafe { ring.submission().push(&entry) }.context("the ring is full")?;
+    while ring.completion().is_empty() {
+        match ring.submit_and_wait(1) {
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).context("can't submit to the ring"),
+        }
+    }
+    let result = ring.completion().next().context("the ring has no result")?.result();
+    if opens && result >= 0 {
+        // SAFETY: a new descriptor, nobody else's.
+        drop(unsafe { OwnedFd::from_raw_fd(result) });
+    }
+    Ok(if result < 0 { result.saturating_neg() } else { 0 })
+}
+
+fn connect(how: &str, to: &str) -> Result<i32> {
+    let (socket, address) = net::socket(to, net::Kind::Tcp)?;
+    let entry = opcode::Connect::new(types::Fd(socket.as_raw_fd()), address.as_ptr().cast(), address.len());
+    submit(how, entry.build(), false)
+}
+
+fn sendmsg(how: &str, to: &str) -> Result<i32> {
+    let (socket, address) = net::socket(to, net::Kind::Udp)?;
+    let message = Message::new(&address);
+    let entry = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), &raw const *message.header);
+    submit(how, entry.build(), false)
+}
+
+/// A message with its destination, in one piece of memory that doesn't move.
+pub(crate) struct Message<'a> {
+    pub(crate) header: Box<libc::msghdr>,
+    _vector: Box<libc::iovec>,
+    _address: &'a SockAddr,
+}
+
+impl<'a> Message<'a> {
+    /// One byte for an address.
+    pub(crate) fn new(address: &'a SockAddr) -> Self {
+        static BYTE: &[u8; 1] = b"x";
+        let mut vector = Box::new(libc::iovec { iov_base: BYTE.as_ptr().cast_mut().cast(), iov_len: 1 });
+        // SAFETY: integers and pointers, for which zero means nothing.
+        let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
+        header.msg_name = address.as_ptr().cast_mut().cast();
+        header.msg_namelen = address.len();
+        header.msg_iov = &raw mut *vector;
+        header.msg_iovlen = 1;
+        Self { header, _vector: vector, _address: address }
+    }
+}

@@ -1,0 +1,153 @@
+//! What the guard promises, tried against the installed program inside a virtual machine.
+//!
+//! `scenarios list` prints one JSON object a line: name, boot, what it is about, and the kernel command line
+//! it needs, if any. `scenarios run --boot direct|systemd [--only NAME]...` runs them one after another and
+//! prints `start` and `end` events as JSON lines on stdout; everything else goes to stderr and to
+//! `/var/log/agent-guard-tests/<scenario>/`.
+//!
+//! Every scenario has a positive control: the same action outside a session works.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod death;
+mod events;
+mod files;
+mod fixture;
+mod holds;
+mod mounts;
+mod network;
+mod oracle;
+mod reload;
+mod rules;
+mod runner;
+mod service;
+mod sessions;
+mod tags;
+mod untagged;
+mod verifier;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+/// How a guest boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Boot {
+    /// Without systemd; each scenario starts the daemon itself.
+    Direct,
+    /// With systemd, the package installed and its service active.
+    Systemd,
+}
+
+/// Something to try.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Scenario {
+    /// Its name, also of its folder of logs.
+    name: &'static str,
+    /// The guest it needs.
+    boot: Boot,
+    /// What it is about.
+    about: &'static str,
+    /// What must stand on the kernel's command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cmdline: Option<&'static str>,
+    #[serde(skip)]
+    run: fn() -> Result<()>,
+}
+
+impl Scenario {
+    const fn direct(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
+        Self { name, boot: Boot::Direct, about, cmdline: None, run }
+    }
+
+    const fn systemd(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
+        Self { name, boot: Boot::Systemd, about, cmdline: None, run }
+    }
+
+    const fn with_cmdline(self, cmdline: &'static str) -> Self {
+        Self { cmdline: Some(cmdline), ..self }
+    }
+}
+
+/// All scenarios, by family.
+const FAMILIES: &[&[Scenario]] = &[
+    verifier::SCENARIOS,
+    tags::SCENARIOS,
+    files::SCENARIOS,
+    rules::SCENARIOS,
+    mounts::SCENARIOS,
+    network::SCENARIOS,
+    holds::SCENARIOS,
+    death::SCENARIOS,
+    reload::SCENARIOS,
+    sessions::SCENARIOS,
+    bad_input::SCENARIOS,
+    events::SCENARIOS,
+    untagged::SCENARIOS,
+    oracle::SCENARIOS,
+    service::SCENARIOS,
+];
+
+fn scenarios() -> impl Iterator<Item = &'static Scenario> {
+    FAMILIES.iter().copied().flatten()
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["list"] => list(),
+        ["run", options @ ..] => Options::read(options).and_then(|options| runner::run(&options)),
+        ["one", name] => runner::one(name),
+        _ => Err(anyhow::anyhow!(
+            "usage: scenarios list | scenarios run --boot direct|systemd [--only NAME]..."
+        )),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("scenarios: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn list() -> Result<bool> {
+    for scenario in scenarios() {
+        println!("{}", serde_json::to_string(scenario)?);
+    }
+    Ok(true)
+}
+
+/// What to run.
+pub(crate) struct Options {
+    boot: Boot,
+    only: Vec<String>,
+}
+
+impl Options {
+    fn read(words: &[&str]) -> Result<Self> {
+        let (mut boot, mut only) = (None, Vec::new());
+        let mut words = words.iter();
+        while let Some(&word) = words.next() {
+            let value = *words.next().with_context(|| format!("{word} needs a value"))?;
+            match (word, value) {
+                ("--boot", "direct") => boot = Some(Boot::Direct),
+                ("--boot", "systemd") => boot = Some(Boot::Systemd),
+                ("--only", name) if scenarios().any(|s| s.name == name) => only.push(name.to_owned()),
+                ("--only", name) => bail!("there is no scenario called {name}; `scenarios list` shows them"),
+                _ => bail!("{word} {value} is not understood"),
+            }
+        }
+        Ok(Self { boot: boot.context("--boot direct or --boot systemd is missing")?, only })
+    }
+
+    /// Whether a scenario is to be run: those that need another command line only when named.
+    fn wants(&self, scenario: &Scenario) -> bool {
+        let named = self.only.iter().any(|name| name == scenario.name);
+        scenario.boot == self.boot && (named || (self.only.is_empty() && scenario.cmdline.is_none()))
+    }
+}

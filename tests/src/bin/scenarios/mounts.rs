@@ -1,0 +1,131 @@
+//! Mounts: a protected directory is protected with all that is mounted below it, and through whatever it is
+//! mounted itself.
+
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::Scenario;
+use crate::fixture::guard::{CHANGES, policy, rule};
+use crate::fixture::process::run;
+use crate::fixture::world::{PROD, exists};
+use crate::fixture::{Finished, Guard, Server, World};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::direct(
+        "files_mounts_below",
+        "file systems mounted below a protected directory, before and after",
+        below,
+    ),
+    Scenario::direct(
+        "files_mounts_bind",
+        "a protected directory mounted into the scope stays protected",
+        bind,
+    ),
+    Scenario::direct(
+        "files_mounts_scope",
+        "a file system mounted into the scope is no way to widen it",
+        scope,
+    ),
+];
+
+/// A mount that goes away with this value.
+struct Mounted(String);
+
+impl Mounted {
+    fn new(args: &[&str], at: &str) -> Result<Self> {
+        std::fs::create_dir_all(at).with_context(|| format!("can't create {at}"))?;
+        run(Command::new("mount").args(args).arg(at))?.good()?;
+        Ok(Self(at.to_owned()))
+    }
+
+    fn tmpfs(at: &str) -> Result<Self> {
+        Self::new(&["-t", "tmpfs", "-o", "mode=0777", "none"], at)
+    }
+
+    fn bind(from: &str, at: &str) -> Result<Self> {
+        Self::new(&["--bind", from], at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(error) = run(Command::new("umount").args(["--lazy", &self.0])).and_then(Finished::good) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Denied inside, done outside.
+fn denied(
+    world: &World,
+    guard: &mut Guard,
+    inside: &mut Server,
+    outside: &mut Server,
+    path: &str,
+) -> Result<()> {
+    let new = format!("{path}-new");
+    world.file(path)?;
+    for line in [
+        format!("unlink {path}"),
+        format!("open-trunc {path}"),
+        format!("creat {new}"),
+        format!("rename {path} {new}"),
+    ] {
+        let mark = guard.events.mark()?;
+        inside.expect(&line, "EPERM")?;
+        guard.events.wait(mark, &line, |event| event.judged("deny"))?;
+    }
+    exists(path, true)?;
+    exists(&new, false)?;
+    outside.expect(&format!("creat {new}"), "ok")?;
+    outside.expect(&format!("unlink {new}"), "ok")?;
+    outside.expect(&format!("unlink {path}"), "ok")
+}
+
+fn below() -> Result<()> {
+    let world = World::new()?;
+    let early = Mounted::tmpfs("/srv/prod/early")?;
+    let mut guard = Guard::start(&policy(&rule(PROD, CHANGES, "deny")))?;
+    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
+    denied(&world, &mut guard, &mut inside, &mut outside, "/srv/prod/early/f")
+        .context("mounted before the load")?;
+    let late = Mounted::tmpfs("/srv/prod/dir/late")?;
+    denied(&world, &mut guard, &mut inside, &mut outside, "/srv/prod/dir/late/f")
+        .context("mounted after the load")?;
+    let deeper = Mounted::tmpfs("/srv/prod/dir/late/deeper")?;
+    denied(&world, &mut guard, &mut inside, &mut outside, "/srv/prod/dir/late/deeper/f")
+        .context("one in the other")?;
+    drop((deeper, late, early));
+    guard.stop()
+}
+
+fn bind() -> Result<()> {
+    let world = World::new()?;
+    let mut guard = Guard::start(&policy(&rule(PROD, CHANGES, "deny")))?;
+    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
+    let whole = Mounted::bind(PROD, "/srv/work/whole")?;
+    denied(&world, &mut guard, &mut inside, &mut outside, "/srv/work/whole/x")
+        .context("the directory itself")?;
+    let part = Mounted::bind("/srv/prod/dir", "/srv/work/part")?;
+    denied(&world, &mut guard, &mut inside, &mut outside, "/srv/work/part/x").context("a directory of it")?;
+    denied(&world, &mut guard, &mut inside, &mut outside, "/srv/work/part/deep/x").context("deeper")?;
+    drop((part, whole));
+    guard.stop()
+}
+
+/// Whoever may mount can't make the outside part of the scope; the scope's own files stay usable.
+fn scope() -> Result<()> {
+    let world = World::new()?;
+    let mut guard = Guard::start(&policy(&rule(PROD, CHANGES, "deny")))?;
+    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
+    std::fs::create_dir_all("/srv/elsewhere").context("can't create /srv/elsewhere")?;
+    let other = Mounted::bind("/srv/elsewhere", "/srv/work/elsewhere")?;
+    denied(&world, &mut guard, &mut inside, &mut outside, "/srv/work/elsewhere/x")
+        .context("a directory of the outside")?;
+    let work = Mounted::bind("/srv/work", "/srv/elsewhere/work")?;
+    inside.expect("creat /srv/elsewhere/work/mine", "ok").context("the scope by another name")?;
+    inside.expect("unlink /srv/work/mine", "ok")?;
+    drop((work, other));
+    guard.stop()
+}
