@@ -60,6 +60,9 @@ fn people(out: &Out, status: &Status) -> Result<(), Failure> {
         .collect();
     out.line("")?;
     out.table(&["HOOK", "STATE", "ENFORCES"], &rows)?;
+    for text in &status.warnings {
+        out.line(&format!("{} {}", out.paint(Colour::Yellow, "warning:"), printable(text)))?;
+    }
     for text in &status.degraded {
         out.line(&format!("{} {}", out.paint(Colour::Red, "degraded:"), printable(text)))?;
     }

@@ -214,7 +214,6 @@ impl Backend for Guard {
             |rule| self.hooks_of(rule),
         );
         view.warnings = warnings(&state);
-        view.warnings.extend(state.degraded());
         Ok(view)
     }
 
@@ -268,8 +267,7 @@ impl Backend for Guard {
         let absent = self.attached.absent.iter().map(|program| hook(program, HookState::Absent));
         let hooks = attached.chain(absent).collect();
         let policy = state.policy_ref();
-        let mut degraded = state.degraded();
-        degraded.extend(self.log.degraded());
+        let mut degraded = self.log.degraded();
         degraded.extend(self.missing_links());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -287,6 +285,7 @@ impl Backend for Guard {
             counters: Counters { judged, denied, held, killed, would_have, faults },
             lost: Lost { decisions: lost_decisions, reports: lost_reports },
             degraded,
+            warnings: warnings(&state),
         })
     }
 }

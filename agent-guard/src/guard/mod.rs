@@ -26,10 +26,10 @@ use crate::{
         EventLog,
         activity::{Activity, GuardStarted, GuardStopped, PolicyRef},
     },
-    hold::{self, Hold},
+    hold::Hold,
     kernel::{self, load::Attached, maps::Maps},
     policy::{Compiled, PolicySummary, RuleInfo},
-    session::{Session, Store, StoreError, processes::Processes},
+    session::{Session, Store, StoreError, proc, processes::Processes},
 };
 
 /// Why the core could not be set up.
@@ -41,6 +41,9 @@ pub enum Error {
     /// Sessions' files.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// When the host was started can't be left for the next daemon.
+    #[error("the state directory can't be written: {0}")]
+    BootTime(std::io::Error),
     /// No random bytes for the key.
     #[error("no random bytes: {0}")]
     Random(std::io::Error),
@@ -87,7 +90,6 @@ pub struct Guard {
     kernel: String,
     attached: Attached,
     started: Instant,
-    boot_time_ms: u64,
     store: Store,
     log: Arc<EventLog>,
     maps: Mutex<Maps>,
@@ -113,13 +115,13 @@ impl Guard {
             maps.set_guard(&told)?;
         }
         let store = Store::open(&config.state)?;
+        proc::fix_boot_time(&config.state).map_err(Error::BootTime)?;
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let guard = Self {
             config,
             kernel,
             attached,
             started: Instant::now(),
-            boot_time_ms: hold::stable_boot_time_ms(),
             store,
             log,
             maps: Mutex::new(maps),
@@ -163,7 +165,7 @@ impl Guard {
             absent: self.attached.absent.iter().map(|program| program.name.to_owned()).collect(),
             policy: state.policy_ref(),
             adopted: self.attached.adopted,
-            degraded: state.degraded(),
+            degraded: state.refused.iter().cloned().collect(),
         }));
     }
 
@@ -177,10 +179,6 @@ impl Guard {
 impl State {
     fn policy_ref(&self) -> PolicyRef {
         self.in_force.as_ref().map(|in_force| in_force.reference()).unwrap_or_default()
-    }
-
-    fn degraded(&self) -> Vec<String> {
-        self.refused.iter().cloned().collect()
     }
 
     /// Sessions that haven't ended.

@@ -266,8 +266,9 @@ fn assigned(state: &State) -> BTreeMap<String, u32> {
 
 /// What is good to know of a policy that is in force.
 pub(super) fn warnings(state: &State) -> Vec<String> {
-    let Some(in_force) = &state.in_force else { return Vec::new() };
-    let mut warnings: Vec<String> = in_force.compiled.warnings.iter().map(ToString::to_string).collect();
+    let mut warnings: Vec<String> = state.refused.iter().cloned().collect();
+    let Some(in_force) = &state.in_force else { return warnings };
+    warnings.extend(in_force.compiled.warnings.iter().map(ToString::to_string));
     for session in state.running().filter(|session| session.state == SessionState::Running) {
         if in_force.compiled.profile_index(&session.profile).is_none() {
             warnings.push(format!(

@@ -56,8 +56,9 @@ impl Guard {
     }
 
     fn judged(&self, state: &mut State, judged: &Judged) {
-        let time = time_of(judged.header.time);
-        let hold = (judged.hold != 0).then(|| hold::id(judged, self.boot_time_ms));
+        // The SIEM wants the time by the clock as it is now.
+        let time = Time(proc::boot_time_ms().saturating_add(judged.header.time / 1_000_000));
+        let hold = (judged.hold != 0).then(|| hold::id(judged));
         match judged.answer {
             Judged::ASKED => self.asked(state, judged, time),
             Judged::APPROVED | Judged::DENIED => self.answered(state, judged, time),
@@ -76,7 +77,7 @@ impl Guard {
 
     /// A call is held: people are asked.
     fn asked(&self, state: &mut State, judged: &Judged, time: Time) {
-        let id = hold::id(judged, self.boot_time_ms);
+        let id = hold::id(judged);
         if !state.holds.contains_key(&id) {
             let hold = self.hold_of(state, judged);
             state.holds.insert(id, hold);
@@ -161,7 +162,7 @@ impl Guard {
         let rule = state.rule(judged.generation, judged.rule);
         let session = actor.session.as_ref();
         HoldInfo {
-            id: hold::id(judged, self.boot_time_ms),
+            id: hold::id(judged),
             session: session.map_or(Ulid::nil(), |session| session.id),
             session_name: session.and_then(|session| session.name.clone()),
             profile: session.map(|session| session.profile.clone()).unwrap_or_default(),
@@ -172,7 +173,7 @@ impl Guard {
             address,
             port,
             rule: rule.map(|rule| crate::api::convert::rule(rule, self.hooks_of(rule))),
-            asked: Time(self.boot_time_ms.saturating_add(judged.header.time / 1_000_000)),
+            asked: time_of(judged.header.time),
             state: HoldState::Waiting,
             answered_by: None,
             answered: None,

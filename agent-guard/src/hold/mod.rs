@@ -8,7 +8,7 @@ use ulid::Ulid;
 use crate::{
     api::types::{HoldInfo, HoldState, Time, Who},
     events::activity::{Actor, Decided},
-    session::proc,
+    session::processes::time_of,
 };
 
 /// A call that waits, or did.
@@ -66,16 +66,6 @@ impl Hold {
 /// Id of a hold: the same for every daemon that hears of it since boot. Its time is when the call was frozen, its
 /// random part the kernel's number.
 #[must_use]
-pub fn id(record: &Judged, boot_time_ms: u64) -> Ulid {
-    let ms = boot_time_ms.saturating_add(record.header.time / 1_000_000);
-    Ulid::from_parts(ms, u128::from(record.hold))
-}
-
-/// When the host was started, in milliseconds since the epoch: to the second, so that all daemons agree on it
-/// (`btime` in `/proc/stat`).
-#[must_use]
-pub fn stable_boot_time_ms() -> u64 {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse::<u64>().ok());
-    seconds.map_or_else(proc::boot_time_ms, |seconds| seconds.saturating_mul(1000))
+pub fn id(record: &Judged) -> Ulid {
+    Ulid::from_parts(time_of(record.header.time).ms(), u128::from(record.hold))
 }

@@ -3,6 +3,8 @@
 use std::{
     fs, io,
     os::fd::{AsFd as _, OwnedFd},
+    path::Path,
+    sync::OnceLock,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -159,7 +161,7 @@ pub fn open_started(pid: u32, start_ns: u64) -> io::Result<OwnedFd> {
     if ticks(start_ns).abs_diff(stat(pid)?.start) > 1 {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }
-    if super::super::sys::pid_of(fd.as_fd())? != Some(pid) {
+    if crate::sys::pid_of(fd.as_fd())? != Some(pid) {
         return Err(io::Error::from(io::ErrorKind::NotFound));
     }
     Ok(fd)
@@ -185,12 +187,41 @@ pub fn boot_clock() -> u64 {
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or_default())
 }
 
-/// Milliseconds since the epoch at which the host was started, as far as it is known now.
+/// Milliseconds since the epoch at which the host was started, as far as it is known now. Changes when the clock is
+/// set.
 #[must_use]
 pub fn boot_time_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
     now.saturating_sub(boot_clock() / 1_000_000)
+}
+
+static FIXED_BOOT_TIME: OnceLock<u64> = OnceLock::new();
+
+/// The same, but as it was known to the first daemon since boot, which has left it in a file: processes and holds have
+/// the same times and ids for every daemon.
+#[must_use]
+pub fn fixed_boot_time_ms() -> u64 {
+    *FIXED_BOOT_TIME.get_or_init(boot_time_ms)
+}
+
+/// Takes up what the first daemon since boot has left, or leaves it for the next.
+///
+/// # Errors
+///
+/// If the file can't be written.
+pub fn fix_boot_time(state: &Path) -> io::Result<()> {
+    let path = state.join("boot-time");
+    // The file says which boot it is of: the directory may be on a file system that outlives it.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let left = fs::read_to_string(&path).unwrap_or_default();
+    let left = left.split_once('\n').filter(|(_, id)| *id == boot).and_then(|(ms, _)| ms.parse().ok());
+    let ms = left.unwrap_or_else(boot_time_ms);
+    let fixed = FIXED_BOOT_TIME.get_or_init(|| ms);
+    if left.is_none() {
+        fs::write(&path, format!("{fixed}\n{boot}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

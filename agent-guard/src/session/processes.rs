@@ -169,10 +169,10 @@ impl Process {
     }
 }
 
-/// Wall-clock time of nanoseconds since boot.
+/// Wall-clock time of nanoseconds since boot, the same for every daemon since then.
 #[must_use]
 pub fn time_of(boot_ns: u64) -> Time {
-    Time(proc::boot_time_ms().saturating_add(boot_ns / 1_000_000))
+    Time(proc::fixed_boot_time_ms().saturating_add(boot_ns / 1_000_000))
 }
 
 #[cfg(test)]

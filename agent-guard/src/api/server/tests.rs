@@ -199,6 +199,7 @@ impl Backend for Full {
             counters: Counters::default(),
             lost: Lost::default(),
             degraded: vec![],
+            warnings: vec![],
         })
     }
 }

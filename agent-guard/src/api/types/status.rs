@@ -80,4 +80,8 @@ pub struct Status {
     pub lost: Lost,
     /// What doesn't work as it should. Empty when all is well.
     pub degraded: Vec<String>,
+    /// What somebody should look at, although all that is in force is enforced: a policy on disk that is refused, a
+    /// session whose profile is gone.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
