@@ -127,7 +127,7 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     }
     reader.stop();
     guard.say_stopped(
-        reason.as_ref().map_or_else(|error| error.to_string(), |reason| (*reason).to_owned()).as_str(),
+        reason.as_ref().map_or_else(ToString::to_string, |reason| (*reason).to_owned()).as_str(),
     );
     if let Err(error) = fs::remove_file(&config.socket) {
         tracing::debug!(%error, "the socket");
@@ -237,23 +237,35 @@ fn read(guard: &Guard, mut decisions: RingBuf<MapData>, mut reports: RingBuf<Map
     guard.sweep();
 }
 
-/// Reports first: they say which program a process runs that a decision is about. But not for ever: a flood of them
-/// must not keep decisions waiting.
+/// Reports that are taken in before decisions get their turn again.
+const TURN: usize = 4096;
+
+/// Takes in everything there is. What a process was and ran before a decision was reported before it, so after a
+/// decision has been seen, and before it is taken in, the reports are. But not for ever: a flood of them must not keep
+/// decisions waiting.
 fn drain(guard: &Guard, decisions: &mut RingBuf<MapData>, reports: &mut RingBuf<MapData>) {
     loop {
-        let mut taken = 0;
-        while taken < 256
-            && let Some(record) = reports.next()
-        {
-            guard.record(&record);
-            taken += 1;
-        }
+        let mut taken = take(guard, reports);
         while let Some(record) = decisions.next() {
-            guard.record(&record);
+            let decision = record.to_vec();
+            drop(record);
+            take(guard, reports);
+            guard.record(&decision);
             taken += 1;
         }
-        if taken < 256 {
+        if taken < TURN {
             return;
         }
     }
+}
+
+fn take(guard: &Guard, reports: &mut RingBuf<MapData>) -> usize {
+    let mut taken = 0;
+    while taken < TURN
+        && let Some(record) = reports.next()
+    {
+        guard.record(&record);
+        taken += 1;
+    }
+    taken
 }

@@ -178,7 +178,7 @@ impl Guard {
 
 impl State {
     fn policy_ref(&self) -> PolicyRef {
-        self.in_force.as_ref().map(|in_force| in_force.reference()).unwrap_or_default()
+        self.in_force.as_ref().map(InForce::reference).unwrap_or_default()
     }
 
     /// Sessions that haven't ended.

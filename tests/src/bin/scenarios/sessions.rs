@@ -8,7 +8,9 @@ use serde_json::Value;
 use crate::Scenario;
 use crate::fixture::guard::{CHANGES, PROGRAM, cli, cli_as_nobody, json, policy, rule};
 use crate::fixture::world::{PROD, mode};
-use crate::fixture::{Event, Guard, PROFILE, Running, SOON, Server, World, attack, list, number, same, text, until};
+use crate::fixture::{
+    Event, Guard, PROFILE, Running, SOON, Server, World, attack, list, number, same, text, until,
+};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("session_exit_codes", "run ends as its command does", exit_codes),
