@@ -225,7 +225,8 @@ pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
 
 /// Tells that something a hook keeps from the guard itself was tried.
 #[inline(always)]
-pub fn guard(subject: Subject, hook: Hook, outcome: &Outcome) {
-    let call = Call::new(subject, hook, agent_guard_common::Op::CONNECT);
+pub fn guard(subject: Subject, hook: Hook, object: Untyped, outcome: &Outcome) {
+    let mut call = Call::new(subject, hook, agent_guard_common::Op::CONNECT);
+    call.first = object;
     judged(&call, outcome);
 }

@@ -41,7 +41,7 @@ pub fn hold(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
     let id = call.subject.tag().hold;
     if id != 0 && call.subject.tag().digest == digest {
         // SAFETY: the value is copied at once; the daemon writes it once and never changes it.
-        return match unsafe { ANSWERS.get(&id) } {
+        return match unsafe { ANSWERS.get(id) } {
             Some(answer) => answered(call, decision, id, digest, answer.verdict),
             None => wait(call, Outcome { answer: SILENT, ..waiting(decision, id) }),
         };
@@ -85,7 +85,7 @@ fn ask(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
     let id = unsafe { (u64::from(bpf_get_prandom_u32()) << 32) | u64::from(bpf_get_prandom_u32()) | 1 };
     let outcome = waiting(decision, id);
     let Some(blank) = BLANK.get(0) else { return Outcome::refused(decision, Fault::HOLDS_FULL) };
-    if HOLDS.insert(&id, blank, u64::from(BPF_NOEXIST)).is_err() {
+    if HOLDS.insert(id, blank, u64::from(BPF_NOEXIST)).is_err() {
         return Outcome::refused(decision, Fault::HOLDS_FULL);
     }
     // SAFETY: map and key are what the helper takes.
@@ -155,8 +155,8 @@ fn abandon(call: &mut Call) {
 /// Takes a hold and its answer out of the tables. Either may be gone already.
 #[inline(always)]
 fn forget(id: u64) {
-    let _gone = ANSWERS.remove(&id);
-    let _gone = HOLDS.remove(&id);
+    let _gone = ANSWERS.remove(id);
+    let _gone = HOLDS.remove(id);
 }
 
 /// What is asked for, as one number that a session can't choose. 0 if it can't be read.

@@ -18,6 +18,7 @@ use std::{
 use agent_guard_common::ObjectKey;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{MapData, RingBuf};
+use aya_log::EbpfLogger;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FlockOperation, flock},
@@ -198,12 +199,12 @@ struct Reader {
 
 impl Reader {
     fn start(guard: &Arc<Guard>) -> anyhow::Result<Self> {
-        let [decisions, reports] = Maps::rings(guard.map_pins())?;
+        let rings = Rings::open(guard)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (guard, flag) = (Arc::clone(guard), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("records".to_owned())
-            .spawn(move || read(&guard, decisions, reports, &flag))?;
+            .spawn(move || read(&guard, rings, &flag))?;
         Ok(Self { stop, thread })
     }
 
@@ -215,46 +216,67 @@ impl Reader {
     }
 }
 
-fn read(guard: &Guard, mut decisions: RingBuf<MapData>, mut reports: RingBuf<MapData>, stop: &AtomicBool) {
+/// What the kernel side writes.
+struct Rings {
+    decisions: RingBuf<MapData>,
+    reports: RingBuf<MapData>,
+    /// What its programs log by themselves.
+    log: Option<EbpfLogger<&'static dyn ::log::Log>>,
+}
+
+fn read(guard: &Guard, mut rings: Rings, stop: &AtomicBool) {
     let mut swept = Instant::now();
     let wait = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
     while !stop.load(Ordering::Relaxed) {
-        let mut fds =
-            [&decisions, &reports].map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN));
+        let mut fds = [&rings.decisions, &rings.reports]
+            .map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN));
         if let Err(error) = poll(&mut fds, Some(&wait))
             && error != rustix::io::Errno::INTR
         {
             tracing::error!(%error, "waiting for records");
             std::thread::sleep(SWEEP);
         }
-        drain(guard, &mut decisions, &mut reports);
+        rings.drain(guard);
         if swept.elapsed() >= SWEEP {
             guard.sweep();
             swept = Instant::now();
         }
     }
-    drain(guard, &mut decisions, &mut reports);
+    rings.drain(guard);
     guard.sweep();
 }
 
 /// Reports that are taken in before decisions get their turn again.
 const TURN: usize = 4096;
 
-/// Takes in everything there is. What a process was and ran before a decision was reported before it, so after a
-/// decision has been seen, and before it is taken in, the reports are. But not for ever: a flood of them must not keep
-/// decisions waiting.
-fn drain(guard: &Guard, decisions: &mut RingBuf<MapData>, reports: &mut RingBuf<MapData>) {
-    loop {
-        let mut taken = take(guard, reports);
-        while let Some(record) = decisions.next() {
-            let decision = record.to_vec();
-            drop(record);
-            take(guard, reports);
-            guard.record(&decision);
-            taken += 1;
+impl Rings {
+    fn open(guard: &Guard) -> anyhow::Result<Self> {
+        let [decisions, reports] = Maps::rings(guard.map_pins())?;
+        let log = load::logger(guard.attached())
+            .inspect_err(|error| tracing::warn!(%error, "what the kernel side logs can't be read"))
+            .ok();
+        Ok(Self { decisions, reports, log })
+    }
+
+    /// Takes in everything there is. What a process was and ran before a decision was reported before it, so after a
+    /// decision has been seen, and before it is taken in, the reports are. But not for ever: a flood of them must not
+    /// keep decisions waiting.
+    fn drain(&mut self, guard: &Guard) {
+        if let Some(log) = &mut self.log {
+            log.flush();
         }
-        if taken < TURN {
-            return;
+        loop {
+            let mut taken = take(guard, &mut self.reports);
+            while let Some(record) = self.decisions.next() {
+                let decision = record.to_vec();
+                drop(record);
+                take(guard, &mut self.reports);
+                guard.record(&decision);
+                taken += 1;
+            }
+            if taken < TURN {
+                return;
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What the scenarios and the attack program share.
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod catalogue;
+
 /// Names of the errors that attacks end in. The numbers are the same on x86-64 and arm64.
 const NAMES: &[(i32, &str)] = &[
     (1, "EPERM"),

@@ -6,7 +6,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use crate::{
     enforce::enforce,
     judge::{self, Call, Judgement, object},
-    kernel::{Dentry, File, Path},
+    kernel::{Dentry, File, Inode, Path},
     tag::Subject,
 };
 
@@ -108,11 +108,10 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     let path = file.path();
     let dentry = path.dentry();
     let mut call = Call::new(subject, Hook::FILE_OPEN, Op::WRITE).on(path, dentry);
-    let judgement =
-        call.judge(|session, tables| match dentry.inode().and_then(|inode| inode.character_device()) {
-            Some(device) if judge::needs_no_rule(session, device) => Judgement::decided(Decision::builtin()),
-            _ => object(tables, session, Op::WRITE, path, dentry),
-        });
+    let judgement = call.judge(|session, tables| match dentry.inode().and_then(Inode::character_device) {
+        Some(device) if judge::needs_no_rule(session, device) => Judgement::decided(Decision::builtin()),
+        _ => object(tables, session, Op::WRITE, path, dentry),
+    });
     enforce(call, judgement)
 }
 

@@ -21,16 +21,16 @@ use crate::{
 #[lsm(hook = "unix_stream_connect")]
 pub fn unix_stream_connect(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    let (Some(guard), Some(dentry)) = (GUARD.get(0), unix_path(ctx.arg(1))) else { return -EPERM };
-    if dentry == 0 {
+    let (Some(guard), Some(socket)) = (GUARD.get(0), unix_path(ctx.arg(1))) else { return -EPERM };
+    if socket.dentry == 0 {
         return 0;
     }
-    let Some(object) = key_of(dentry) else { return -EPERM };
+    let Some(object) = key_of(socket.dentry) else { return -EPERM };
     if object.ino != guard.socket.ino || object.dev != guard.socket.dev {
         return 0;
     }
     emit::count(count::DENIED);
     let outcome = Outcome::fresh(Decision::new(Verdict::DENY, Source::BUILTIN, 0), -EPERM);
-    emit::guard(subject, Hook::UNIX_STREAM_CONNECT, &outcome);
+    emit::guard(subject, Hook::UNIX_STREAM_CONNECT, socket, &outcome);
     -EPERM
 }

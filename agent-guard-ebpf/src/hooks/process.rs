@@ -5,6 +5,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, lsm},
     programs::{BtfTracePointContext, LsmContext},
 };
+use aya_log_ebpf::error;
 
 use crate::{
     emit,
@@ -26,6 +27,7 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
             Ok(()) => 0,
             Err(_) => {
                 emit::count(event::count::FAULTS);
+                error!(&ctx, "no memory for the tag: a new task of a session was not made");
                 -EAGAIN
             }
         },

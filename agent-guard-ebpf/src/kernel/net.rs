@@ -5,7 +5,7 @@ use agent_guard_common::{
     object::{effective, mapped},
 };
 
-use super::{load, offset, probe, probe_at};
+use super::{Untyped, load, offset, probe, probe_at};
 
 /// `AF_UNSPEC`, `AF_INET`, `AF_INET6` (`include/linux/socket.h`).
 const AF_UNSPEC: u16 = 0;
@@ -100,9 +100,9 @@ impl Message {
     }
 }
 
-/// The dentry that a Unix socket is bound to; 0 for none.
+/// Where a Unix socket is bound to; dentry 0 for nowhere.
 #[inline(always)]
-pub fn unix_path(sk: u64) -> Option<u64> {
+pub fn unix_path(sk: u64) -> Option<Untyped> {
     let path = sk.wrapping_add(offset!(unix_sock_path) as u64);
-    probe!(path, path_dentry, u64)
+    Some(Untyped { dentry: probe!(path, path_dentry, u64)?, mount: probe!(path, path_mnt, u64)? })
 }

@@ -150,6 +150,12 @@ impl Guard {
         &self.log
     }
 
+    /// The programs at work.
+    #[must_use]
+    pub fn attached(&self) -> &Attached {
+        &self.attached
+    }
+
     /// Where the kernel side's maps are pinned.
     #[must_use]
     pub fn map_pins(&self) -> &std::path::Path {

@@ -105,7 +105,11 @@ impl Guard {
         let result = compile(&self.config.policy, &assigned(&state))
             .and_then(|(policy, compiled)| self.put_in_force(&mut state, &policy, compiled));
         match result {
-            Ok(in_force) => state.in_force = Some(in_force),
+            Ok(in_force) => {
+                state.in_force = Some(in_force);
+                // What waits is judged anew, by what is in force now.
+                state.holds.values().filter(|hold| hold.open()).for_each(|hold| self.nudge(hold));
+            }
             Err(refused) => {
                 tracing::error!(%refused, "the policy on disk is refused; the old one stays in force");
                 self.say_refused(&mut state, by, &refused);

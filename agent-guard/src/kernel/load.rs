@@ -11,11 +11,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_guard_common::{ABI, layout::KernelLayout};
+use agent_guard_common::{ABI, event::Hook, layout::KernelLayout};
 use aya::{
     EbpfLoader,
-    programs::{BtfTracePoint, Lsm, Program as AyaProgram, links::FdLink},
+    programs::{
+        BtfTracePoint, Lsm, Program as AyaProgram,
+        links::{FdLink, PinnedLink},
+    },
 };
+use aya_log::EbpfLogger;
 
 use super::{
     Error,
@@ -145,6 +149,20 @@ fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Resul
             Ok(code.take_link(id).map_err(refused)?.into())
         }
     }
+}
+
+/// What the programs log by themselves, for faults that no event can say. Found through the pin of one of them, so that
+/// it works for adopted programs too.
+///
+/// # Errors
+///
+/// If the pin or the log's map isn't there.
+pub fn logger(attached: &Attached) -> Result<EbpfLogger<&'static dyn ::log::Log>, Error> {
+    let name = Hook::TASK_ALLOC.name();
+    let failed = |what: String| Error::Pin { name, what };
+    let link = PinnedLink::from_pin(attached.links.join(name)).map_err(|error| failed(error.to_string()))?;
+    let info = FdLink::from(link).info().map_err(|error| failed(error.to_string()))?;
+    EbpfLogger::init_from_id(info.program_id()).map_err(|error| failed(error.to_string()))
 }
 
 /// Refuses to work beside pins of another version whose maps can't be shared.

@@ -90,6 +90,10 @@ pub(crate) fn ensure_rust_src() -> Result<()> {
         note("setup", "rust: adding nightly's rust-src");
         run::quiet(Command::new("rustup").args(["component", "add", "rust-src", "--toolchain", "nightly"]))?;
     }
+    if !sysroot()?.join("bin/cargo-clippy").is_file() {
+        note("setup", "rust: adding nightly's clippy");
+        run::quiet(Command::new("rustup").args(["component", "add", "clippy", "--toolchain", "nightly"]))?;
+    }
     Ok(())
 }
 

@@ -17,8 +17,36 @@ pub(crate) fn run(project: &Project, report: &Report) {
     let mut clippy = project.cargo();
     clippy.args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]);
     report.check("clippy", run::run(&mut clippy));
+    report.check("clippy of the kernel side", run::quiet(&mut clippy_ebpf(project)));
     deny(project, report);
     unit(project, report);
+}
+
+/// The kernel side isn't a default member: it is built for another target, by another toolchain.
+fn clippy_ebpf(project: &Project) -> Command {
+    let mut command = Command::new("rustup");
+    command.current_dir(&project.root).env("PATH", project.path_with_tools());
+    command.args([
+        "run",
+        "nightly",
+        "cargo",
+        "clippy",
+        "--quiet",
+        "--package",
+        "agent-guard-ebpf",
+        "--bins",
+        "--release",
+    ]);
+    command.args(["--target", "bpfel-unknown-none", "-Z", "build-std=core"]);
+    command.arg("--target-dir").arg(project.root.join("target/clippy-ebpf"));
+    command.args([
+        "--config",
+        r#"build.rustflags=["--cfg=bpf_target_arch=\"x86_64\""]"#,
+        "--",
+        "-D",
+        "warnings",
+    ]);
+    command
 }
 
 /// Licences, sources and bans by `deny.toml`; advisories where their database can be had.

@@ -23,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("hold_threads", "a process with several threads stands still as a whole", threads),
     Scenario::direct("hold_unholdable", "what can't be held is denied, and says so", unholdable),
     Scenario::direct("hold_withdrawn", "a held process that is killed takes its hold along", withdrawn),
+    Scenario::direct("hold_reload", "what waits is judged anew when the policy changes", reloaded),
     Scenario::direct("hold_answer_covers_one", "an answer is for one call on one object", covers_one),
 ];
 
@@ -330,6 +331,31 @@ fn withdrawn() -> Result<()> {
     same("the outcome", event.field("outcome").as_str(), "withdrawn")?;
     cli(&["approvals", "approve", hold.id()])?.code(1)?;
     Hold::count(0)?;
+    guard.stop()
+}
+
+/// Nobody has to answer what the policy in force has an answer for.
+fn reloaded() -> Result<()> {
+    let (world, guard, asks) = start()?;
+    let rules = |verdict| policy(&rule(PROD, CHANGES, verdict));
+    let (mut running, hold) = held(&guard, "rm -f /srv/prod/f")?;
+    guard.reload(&asks)?;
+    stays("it waits under a policy that asks too", Duration::from_secs(1), || {
+        Ok(state(running.pid()) == Some('T'))
+    })?;
+    same("still the same", Hold::show(hold.id())?.details(), hold.details())?;
+    guard.reload(&rules("allow"))?;
+    running.wait(SOON)?.good()?;
+    exists("/srv/prod/f", false)?;
+    hold.becomes("withdrawn")?;
+
+    world.file("/srv/prod/f")?;
+    guard.reload(&asks)?;
+    let (mut running, hold) = held(&guard, "rm -f /srv/prod/f")?;
+    guard.reload(&rules("deny"))?;
+    running.wait(SOON)?.code(1)?.complains("Operation not permitted")?;
+    exists("/srv/prod/f", true)?;
+    hold.becomes("withdrawn")?;
     guard.stop()
 }
 
