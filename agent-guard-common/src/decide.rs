@@ -129,6 +129,13 @@ impl Walk {
         }
     }
 
+    /// Takes the scope out of consideration: what is acted on isn't lost with the directory it is in. A device node is
+    /// a way to the device, wherever somebody has made it.
+    #[inline(always)]
+    pub fn ignore_scope(&mut self) {
+        self.in_scope = 0;
+    }
+
     /// Ends the walk: `critical` first and always, else the deepest rule, else the scope, else what
     /// the profile says of everything outside.
     ///

@@ -66,7 +66,7 @@ pub fn held(record: &Judged) {
 /// Writes the record of a call. Path texts are written up to their stated length only.
 #[inline(never)]
 pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
-    header(&mut record.header, event::JUDGED, size_of::<Judged>() as u32, &call.subject);
+    header(&mut record.header, event::JUDGED, 0, &call.subject);
     record.hold = outcome.hold;
     record.generation = call.generation;
     record.rule = outcome.decision.rule;
@@ -87,6 +87,9 @@ pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
     let [first, second] = &mut record.path;
     see(&mut record.first, first, call.first);
     see(&mut record.second, second, call.second);
+    // Last, so that who reads a record in the table of holds can tell a whole one.
+    // SAFETY: a member of a record that is ours.
+    unsafe { core::ptr::write_volatile(&raw mut record.header.size, size_of::<Judged>() as u32) };
 }
 
 /// Writes who and when.
@@ -123,7 +126,9 @@ fn see(seen: &mut Seen, text: &mut [u8; PATH_BYTES], at: Untyped) {
     }
     seen.object = key_of(at.dentry).unwrap_or_default();
     seen.mode = mode_of(at.dentry);
-    if let Some(parent) = file::up(at.dentry) {
+    if let Some(parent) = file::up(at.dentry)
+        && parent != 0
+    {
         seen.parent = key_of(parent).unwrap_or_default();
     }
     path(seen, text, at);
@@ -182,11 +187,12 @@ extern "C" fn step_path(_turn: u32, climb: *mut Climb<'_>) -> i64 {
         return STOP;
     }
     climb.seen.path_len = (used + 1 + length) as u16;
-    let Some(parent) = file::up(dentry) else {
+    let Some(parent) = file::up(dentry) else { return STOP };
+    if parent == 0 {
         // The root of a file system that is mounted nowhere.
         climb.seen.cut = 0;
         return STOP;
-    };
+    }
     climb.at.dentry = parent;
     GO_ON
 }

@@ -43,18 +43,26 @@ pub fn hold(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
         // SAFETY: the value is copied at once; the daemon writes it once and never changes it.
         return match unsafe { ANSWERS.get(id) } {
             Some(answer) => answered(call, decision, id, digest, answer.verdict),
-            None => wait(call, Outcome { answer: SILENT, ..waiting(decision, id) }),
+            // Still the same question, unless nobody can see it any more.
+            // SAFETY: only whether there is one.
+            None if unsafe { HOLDS.get(id) }.is_some() => {
+                wait(call, Outcome { answer: SILENT, ..waiting(decision, id) })
+            }
+            None => ask(call, decision, digest),
         };
     }
-    if includes_truncation(call) && call.subject.tag().granted == digest {
+    let granted = call.subject.tag().granted == digest;
+    call.subject.tag_mut().granted = 0;
+    if granted && is_truncation(call) {
         return Outcome { answer: SILENT, ..Outcome::fresh(decision, 0) };
     }
     ask(call, decision, digest)
 }
 
-/// The hook for truncation as part of an open, whose own hook was just approved for the same object.
+/// The hook for truncation. An approved open for writing includes one truncation of the same object: as part of the same
+/// call, which has a hook of its own, or through the descriptor.
 #[inline(always)]
-fn includes_truncation(call: &Call) -> bool {
+fn is_truncation(call: &Call) -> bool {
     call.hook.0 == Hook::PATH_TRUNCATE.0 || call.hook.0 == Hook::FILE_TRUNCATE.0
 }
 
@@ -63,10 +71,11 @@ fn includes_truncation(call: &Call) -> bool {
 fn answered(call: &mut Call, decision: Decision, id: u64, digest: u64, verdict: u32) -> Outcome {
     let approved = verdict == Verdict::ALLOW.0 as u32;
     forget(id);
+    let opened = call.hook.0 == Hook::FILE_OPEN.0;
     let tag = call.subject.tag_mut();
     tag.hold = 0;
     tag.digest = 0;
-    tag.granted = if approved { digest } else { 0 };
+    tag.granted = if approved && opened { digest } else { 0 };
     let (done, answer, code) = if approved {
         (Verdict::ALLOW, Judged::APPROVED, 0)
     } else {
@@ -172,6 +181,9 @@ pub fn digest(call: &Call) -> u64 {
             .word(u64::from(call.address.port) | (u64::from(call.protocol) << 16))
             .finish();
     }
+    // An open for writing and the truncation that belongs to it are one question, although they have two hooks.
+    let hook = if call.op.0 == Op::WRITE.0 { 0 } else { call.hook.0 };
+    digest = digest.word(u64::from(call.detail) << 8 | u64::from(hook));
     let Some(object) = key_of(call.first.dentry) else { return 0 };
     digest = digest.word(object.ino).word(u64::from(object.dev));
     // An object that exists is what it is by whatever name; one that doesn't is a name in a directory, and
@@ -200,7 +212,8 @@ struct Name {
 /// Takes in a name and the directory it is in. False if they can't be read.
 #[inline(never)]
 fn name(digest: &mut Digest, dentry: u64) -> bool {
-    let Some(parent) = key_of(file::up(dentry).unwrap_or(dentry)) else { return false };
+    let Some(parent) = file::up(dentry) else { return false };
+    let Some(parent) = key_of(if parent == 0 { dentry } else { parent }) else { return false };
     let Some((at, length)) = file::name_of(dentry) else { return false };
     let digest_so_far = digest.word(parent.ino).word(u64::from(parent.dev)).word(u64::from(length));
     let mut name = Name { digest: digest_so_far, at, length, good: true };

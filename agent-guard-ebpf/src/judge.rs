@@ -151,6 +151,8 @@ pub struct Call {
     pub first: Untyped,
     /// Target of a rename or a link.
     pub second: Untyped,
+    /// What else belongs to what is asked for: the type of a new file, the flags of a rename.
+    pub detail: u32,
     /// Where a socket wants to go; family 0 for files.
     pub address: Address,
     /// Protocol of that socket.
@@ -168,6 +170,7 @@ impl Call {
             generation: 0,
             first: Untyped::NONE,
             second: Untyped::NONE,
+            detail: 0,
             address: Address::NONE,
             protocol: 0,
         }
@@ -252,17 +255,27 @@ pub fn object(tables: &Generation, session: &Session, op: Op, path: Path, dentry
     Judgement(walk(tables, session, op.0 as u32, path.mount().0 as u64, dentry.0)).forget(session.pad)
 }
 
+/// The same for a device node, which no scope covers: it is a way to the device, wherever somebody has made it.
+#[inline(always)]
+pub fn device(tables: &Generation, session: &Session, op: Op, path: Path, dentry: Dentry) -> Judgement {
+    let op = op.0 as u32 | NO_SCOPE;
+    Judgement(walk(tables, session, op, path.mount().0 as u64, dentry.0)).forget(session.pad)
+}
+
+/// Beside an operation in one argument: the scope doesn't count.
+const NO_SCOPE: u32 = 0x100;
+
 /// VERIFIER: a function of its own keeps the stack of hooks with several walks small; five arguments are all there
 /// can be.
 #[inline(never)]
 fn walk(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: *const u8) -> u64 {
-    walk_inner(tables, session, Op(op as u8), mount, Dentry(dentry)).0
+    walk_inner(tables, session, op, mount, Dentry(dentry)).0
 }
 
 #[inline(always)]
-fn walk_inner(tables: &Generation, session: &Session, op: Op, mount: u64, dentry: Dentry) -> Judgement {
+fn walk_inner(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: Dentry) -> Judgement {
     // Both walks end with no fault only if they come to their end.
-    let walk = Walk::seeded(session.profile, op, session.pad);
+    let walk = Walk::seeded(session.profile, Op(op as u8), session.pad);
     let mut within = Within { tables, walk, at: dentry, fault: Fault::DEPTH };
     repeat(DEPTH, step_within, &mut within);
     if within.fault.0 != Fault::NONE.0 {
@@ -272,6 +285,9 @@ fn walk_inner(tables: &Generation, session: &Session, op: Op, mount: u64, dentry
     repeat(DEPTH, step_beyond, &mut beyond);
     if beyond.fault.0 != Fault::NONE.0 {
         return Judgement::fault(beyond.fault);
+    }
+    if op & NO_SCOPE != 0 {
+        beyond.walk.ignore_scope();
     }
     beyond.walk.finish(tables).into()
 }
@@ -320,7 +336,13 @@ extern "C" fn step_beyond(_turn: u32, state: *mut Beyond<'_>) -> i64 {
         return STOP;
     };
     state.walk.step(state.tables, &key, Chain::Mount);
-    state.dentry = file::up(state.dentry).unwrap_or(0);
+    match file::up(state.dentry) {
+        Some(parent) => state.dentry = parent,
+        None => {
+            state.fault = Fault::READ;
+            return STOP;
+        }
+    }
     GO_ON
 }
 

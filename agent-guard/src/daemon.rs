@@ -110,8 +110,12 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     guard.say_started();
     notify(&[NotifyState::Ready]);
     tracing::info!(socket = %config.socket.display(), "ready");
+    let mut look = tokio::time::interval(Duration::from_secs(1));
     let reason = loop {
         tokio::select! {
+            _ = look.tick() => if reader.thread.is_finished() {
+                break Err(anyhow!("the thread that reads records has ended"));
+            },
             _ = hangup.recv() => reload(guard).await,
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
@@ -236,17 +240,17 @@ fn read(guard: &Guard, mut rings: Rings, stop: &AtomicBool) {
             tracing::error!(%error, "waiting for records");
             std::thread::sleep(SWEEP);
         }
-        rings.drain(guard);
+        let all = rings.drain(guard);
         if swept.elapsed() >= SWEEP {
-            guard.sweep();
+            guard.sweep(all);
             swept = Instant::now();
         }
     }
-    rings.drain(guard);
-    guard.sweep();
+    let all = rings.drain(guard);
+    guard.sweep(all);
 }
 
-/// Reports that are taken in before decisions get their turn again.
+/// Records of a kind that are taken in before the other kind, and everything else, gets its turn.
 const TURN: usize = 4096;
 
 impl Rings {
@@ -258,26 +262,24 @@ impl Rings {
         Ok(Self { decisions, reports, log })
     }
 
-    /// Takes in everything there is. What a process was and ran before a decision was reported before it, so after a
-    /// decision has been seen, and before it is taken in, the reports are. But not for ever: a flood of them must not
-    /// keep decisions waiting.
-    fn drain(&mut self, guard: &Guard) {
+    /// Takes in what there is; false if that was too much for one turn. What a process was and ran before a decision was
+    /// reported before it, so after a decision has been seen, and before it is taken in, the reports are.
+    fn drain(&mut self, guard: &Guard) -> bool {
         if let Some(log) = &mut self.log {
             log.flush();
         }
-        loop {
-            let mut taken = take(guard, &mut self.reports);
-            while let Some(record) = self.decisions.next() {
-                let decision = record.to_vec();
-                drop(record);
-                take(guard, &mut self.reports);
-                guard.record(&decision);
-                taken += 1;
-            }
-            if taken < TURN {
-                return;
-            }
+        let reports = take(guard, &mut self.reports);
+        let mut decisions = 0;
+        while decisions < TURN
+            && let Some(record) = self.decisions.next()
+        {
+            let decision = record.to_vec();
+            drop(record);
+            take(guard, &mut self.reports);
+            guard.record(&decision);
+            decisions += 1;
         }
+        reports < TURN && decisions < TURN
     }
 }
 

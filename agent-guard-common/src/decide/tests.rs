@@ -99,6 +99,17 @@ fn scope_before_outside() {
 }
 
 #[test]
+fn a_device_node_in_scope_is_outside() {
+    let plain = Plain::new(0).scope(3);
+    let mut walk = Walk::new(P, Op::WRITE);
+    for ino in [5, 4, 3, 2, 1] {
+        walk.step(&plain, &key(ino), Chain::Tree);
+    }
+    walk.ignore_scope();
+    assert_eq!(walk.finish(&plain), Ok(Decision::new(Verdict::DENY, Source::OUTSIDE, 0)));
+}
+
+#[test]
 fn a_rule_at_any_depth_beats_scope() {
     let plain = Plain::new(0).scope(4).rule(2, Op::DELETE, Verdict::HOLD, 9);
     assert_eq!(plain.delete(), Ok(Decision::new(Verdict::HOLD, Source::RULE, 9)));

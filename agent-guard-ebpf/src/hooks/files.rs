@@ -5,14 +5,16 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
     enforce::enforce,
-    judge::{self, Call, Judgement, object},
-    kernel::{Dentry, File, Inode, Path},
+    judge::{self, Call, Judgement, device, object},
+    kernel::{Dentry, Device, File, Inode, Path},
     tag::Subject,
 };
 
-/// `S_IFMT`, `S_IFREG`.
+/// `S_IFMT` and what it holds.
 const S_IFMT: u32 = 0o170_000;
 const S_IFREG: u32 = 0o100_000;
+const S_IFBLK: u32 = 0o060_000;
+const S_IFCHR: u32 = 0o020_000;
 /// `RENAME_EXCHANGE` (`include/uapi/linux/fs.h`).
 const RENAME_EXCHANGE: u32 = 2;
 
@@ -26,11 +28,18 @@ fn act(mut call: Call, path: Path, dentry: Dentry) -> i32 {
 
 /// A new name in a directory.
 #[inline(always)]
-fn create(subject: Subject, hook: Hook, dir: Path, dentry: Dentry, and_write: bool) -> i32 {
+fn create(subject: Subject, hook: Hook, dir: Path, dentry: Dentry, file_type: u32) -> i32 {
     let mut call = Call::new(subject, hook, Op::CREATE).on(dir, dentry);
+    call.detail = file_type;
     let judgement = call.judge(|session, tables| {
         let create = object(tables, session, Op::CREATE, dir, dir.dentry());
-        if and_write { create.and(object(tables, session, Op::WRITE, dir, dir.dentry())) } else { create }
+        match file_type {
+            // The call that makes it opens it for writing, too.
+            S_IFREG => create.and(object(tables, session, Op::WRITE, dir, dir.dentry())),
+            // Whoever makes a node wants what is behind it.
+            S_IFBLK | S_IFCHR => create.and(device(tables, session, Op::WRITE, dir, dir.dentry())),
+            _ => create,
+        }
     });
     enforce(call, judgement)
 }
@@ -58,8 +67,10 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     let (old_dir, old) = (Path(ctx.arg(0)), Dentry(ctx.arg(1)));
     let (new_dir, new) = (Path(ctx.arg(2)), Dentry(ctx.arg(3)));
-    let exchange = ctx.arg::<u32>(4) & RENAME_EXCHANGE != 0;
+    let flags = ctx.arg::<u32>(4);
+    let exchange = flags & RENAME_EXCHANGE != 0;
     let mut call = Call::new(subject, Hook::PATH_RENAME, Op::RENAME).on(old_dir, old).to(new_dir, new);
+    call.detail = flags;
     let judgement = call.judge(|session, tables| {
         let moved = object(tables, session, Op::RENAME, old_dir, old);
         let target = object(tables, session, Op::CREATE, new_dir, new_dir.dentry());
@@ -108,9 +119,12 @@ pub fn file_open(ctx: LsmContext) -> i32 {
     let path = file.path();
     let dentry = path.dentry();
     let mut call = Call::new(subject, Hook::FILE_OPEN, Op::WRITE).on(path, dentry);
-    let judgement = call.judge(|session, tables| match dentry.inode().and_then(Inode::character_device) {
-        Some(device) if judge::needs_no_rule(session, device) => Judgement::decided(Decision::builtin()),
-        _ => object(tables, session, Op::WRITE, path, dentry),
+    let judgement = call.judge(|session, tables| match dentry.inode().map_or(Device::None, Inode::device) {
+        Device::None => object(tables, session, Op::WRITE, path, dentry),
+        Device::Character(number) if judge::needs_no_rule(session, number) => {
+            Judgement::decided(Decision::builtin())
+        }
+        _ => device(tables, session, Op::WRITE, path, dentry),
     });
     enforce(call, judgement)
 }
@@ -121,22 +135,23 @@ pub fn file_open(ctx: LsmContext) -> i32 {
 pub fn path_mknod(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     let file_type = ctx.arg::<u32>(2) & S_IFMT;
-    let regular = file_type == S_IFREG || file_type == 0;
-    create(subject, Hook::PATH_MKNOD, Path(ctx.arg(0)), Dentry(ctx.arg(1)), regular)
+    // None is a regular file, too (`mknod(2)`).
+    let file_type = if file_type == 0 { S_IFREG } else { file_type };
+    create(subject, Hook::PATH_MKNOD, Path(ctx.arg(0)), Dentry(ctx.arg(1)), file_type)
 }
 
 // int path_mkdir(const struct path *dir, struct dentry *dentry, umode_t mode)
 #[lsm(hook = "path_mkdir")]
 pub fn path_mkdir(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    create(subject, Hook::PATH_MKDIR, Path(ctx.arg(0)), Dentry(ctx.arg(1)), false)
+    create(subject, Hook::PATH_MKDIR, Path(ctx.arg(0)), Dentry(ctx.arg(1)), 0)
 }
 
 // int path_symlink(const struct path *dir, struct dentry *dentry, const char *old_name)
 #[lsm(hook = "path_symlink")]
 pub fn path_symlink(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    create(subject, Hook::PATH_SYMLINK, Path(ctx.arg(0)), Dentry(ctx.arg(1)), false)
+    create(subject, Hook::PATH_SYMLINK, Path(ctx.arg(0)), Dentry(ctx.arg(1)), 0)
 }
 
 // int path_link(struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry)

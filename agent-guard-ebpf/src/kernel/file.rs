@@ -43,6 +43,18 @@ const MNT_INTERNAL: u32 = 0x4000;
 /// `S_IFMT`, `S_IFCHR`.
 const S_IFMT: u16 = 0o170_000;
 const S_IFCHR: u16 = 0o020_000;
+const S_IFBLK: u16 = 0o060_000;
+
+/// What an inode is a node of.
+#[derive(Clone, Copy)]
+pub enum Device {
+    /// No device.
+    None,
+    /// A character device, by number.
+    Character(u32),
+    /// A block device.
+    Block,
+}
 
 /// `FMODE_WRITE`, `FMODE_CREATED` (`include/linux/fs.h`, the same from 6.1 to 7.2).
 const FMODE_WRITE: u32 = 0x2;
@@ -66,7 +78,7 @@ impl Path {
 }
 
 impl VfsMount {
-    /// Whether the kernel made it for itself: pipes, sockets, anonymous memory, the layers below an overlay.
+    /// Whether the kernel made it for itself: pipes, sockets, anonymous memory.
     #[inline(always)]
     pub fn internal(self) -> bool {
         load!(self.0, vfsmount_mnt_flags, u32) & MNT_INTERNAL != 0
@@ -116,13 +128,13 @@ impl Inode {
         load!(self.0, inode_i_ino, u64)
     }
 
-    /// Device number if it is a character device.
+    /// What it is a node of.
     #[inline(always)]
-    pub fn character_device(self) -> Option<u32> {
-        if load!(self.0, inode_i_mode, u16) & S_IFMT == S_IFCHR {
-            Some(load!(self.0, inode_i_rdev, u32))
-        } else {
-            None
+    pub fn device(self) -> Device {
+        match load!(self.0, inode_i_mode, u16) & S_IFMT {
+            S_IFCHR => Device::Character(load!(self.0, inode_i_rdev, u32)),
+            S_IFBLK => Device::Block,
+            _ => Device::None,
         }
     }
 }
@@ -148,11 +160,11 @@ impl File {
     }
 }
 
-/// The next dentry towards the root, by probe reads; none at the root of a file system.
+/// The next dentry towards the root, by probe reads; 0 at the root of a file system, none if it can't be read.
 #[inline(always)]
 pub fn up(dentry: u64) -> Option<u64> {
     let parent = probe!(dentry, dentry_d_parent, u64)?;
-    if parent == dentry { None } else { Some(parent) }
+    Some(if parent == dentry { 0 } else { parent })
 }
 
 /// The object of a dentry, by probe reads; number 0 where it doesn't exist.

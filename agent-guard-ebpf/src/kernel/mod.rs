@@ -14,7 +14,7 @@ use agent_guard_common::layout::KernelLayout;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 
 pub use self::{
-    file::{Dentry, File, Inode, Path, Untyped, key_of, mode_of},
+    file::{Dentry, Device, File, Inode, Path, Untyped, key_of, mode_of},
     net::{Address, Message, Socket, unix_path},
     task::{Bprm, Task},
 };

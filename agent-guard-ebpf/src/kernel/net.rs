@@ -12,6 +12,10 @@ const AF_UNSPEC: u16 = 0;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
+/// `IPPROTO_UDP`, `IPPROTO_UDPLITE` (`include/uapi/linux/in.h`).
+const IPPROTO_UDP: u32 = 17;
+const IPPROTO_UDPLITE: u32 = 136;
+
 /// `struct socket *`.
 #[derive(Clone, Copy)]
 pub struct Socket(pub *const u8);
@@ -60,7 +64,7 @@ impl Socket {
     /// The address is the kernel's own copy (`move_addr_to_kernel`), so it can't change any more.
     #[inline(always)]
     pub fn destination(self, at: u64, length: u32, sending: bool, to: &mut Address) -> Result<bool, Fault> {
-        let Some((family, _)) = self.sock() else { return Err(Fault::READ) };
+        let Some((family, protocol)) = self.sock() else { return Err(Fault::READ) };
         if family != AF_INET && family != AF_INET6 {
             return Ok(false);
         }
@@ -68,8 +72,15 @@ impl Socket {
             return Ok(false); // The kernel refuses it too (`EINVAL`).
         }
         let named = probe_at::<u16>(at).ok_or(Fault::ADDRESS)?;
-        // `udp_sendmsg` takes an unspecified family for IPv4; `udpv6_sendmsg` for no address at all.
-        let named = if named == AF_UNSPEC && family == AF_INET && sending { AF_INET } else { named };
+        // `udp_sendmsg` takes an unspecified family for IPv4. `udpv6_sendmsg` takes it for no address at all, but others
+        // (`rawv6_sendmsg`, `l2tp_ip6_sendmsg`) for IPv6.
+        let named = match (named, family) {
+            (AF_UNSPEC, AF_INET) if sending => AF_INET,
+            (AF_UNSPEC, AF_INET6) if sending && protocol != IPPROTO_UDP && protocol != IPPROTO_UDPLITE => {
+                AF_INET6
+            }
+            _ => named,
+        };
         // Where the address begins, and how long the whole must be.
         let (offset, whole) = match named {
             AF_INET => (4, 8),

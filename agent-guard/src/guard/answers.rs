@@ -16,6 +16,7 @@ use crate::{
         types::{HoldInfo, HoldState, Time, Who},
     },
     hold::Given,
+    session::proc,
 };
 
 /// How long an answer waits for the call to go on, before it returns all the same.
@@ -47,7 +48,7 @@ impl Guard {
             maps.answer(hold.number, &answer).map_err(internal)?;
             hold.info.state = if approve { HoldState::Approved } else { HoldState::Denied };
             hold.info.answered = Some(Time::now());
-            hold.answer = Some(Given { approve, by, comment, at: Time::now() });
+            hold.answer = Some(Given { approve, by, comment, at: Time::now(), clock: proc::boot_clock() });
         }
         let limit = Instant::now() + PATIENCE;
         while self.wake(id)? && Instant::now() < limit {

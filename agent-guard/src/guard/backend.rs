@@ -219,6 +219,9 @@ impl Backend for Guard {
 
     fn reload(&self, peer: &Peer) -> Result<Reloaded, ApiError> {
         self.require_admin(peer, "reloading the policy")?;
+        if let Err(error) = self.log.reopen() {
+            tracing::error!(%error, "the event log can't be opened anew");
+        }
         self.reload_policy(Some(self.caller(peer))).map_err(|refused| match refused {
             Refused::Invalid(diagnostics) => convert::invalid_policy(&diagnostics),
             Refused::Source(error) => ApiError::new(Code::InvalidPolicy, error.to_string()),
@@ -269,6 +272,7 @@ impl Backend for Guard {
         let policy = state.policy_ref();
         let mut degraded = self.log.degraded();
         degraded.extend(self.missing_links());
+        degraded.extend(crate::kernel::support::shortcomings());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: ABI,

@@ -76,6 +76,8 @@ pub(crate) struct State {
     processes: Processes,
     holds: BTreeMap<Ulid, Hold>,
     in_force: Option<InForce>,
+    /// Generation that was in force when the daemon started; 0 for none.
+    adopted: u32,
     generations: BTreeMap<u32, Generation>,
     /// Why the policy on disk isn't the one in force.
     refused: Option<String>,
@@ -130,6 +132,7 @@ impl Guard {
         guard.adopt_sessions()?;
         guard.adopt_generations();
         guard.adopt_holds()?;
+        guard.adopt_losses();
         Ok(guard)
     }
 
@@ -183,8 +186,12 @@ impl Guard {
 }
 
 impl State {
+    /// What judges: the policy that was published, by this daemon or, if the one on disk is refused, by one before.
     fn policy_ref(&self) -> PolicyRef {
-        self.in_force.as_ref().map(InForce::reference).unwrap_or_default()
+        match &self.in_force {
+            Some(in_force) => in_force.reference(),
+            None => self.generation_ref(self.adopted),
+        }
     }
 
     /// Sessions that haven't ended.

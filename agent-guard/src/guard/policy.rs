@@ -75,6 +75,7 @@ impl Guard {
     pub fn first_policy(&self) -> Result<(), Refused> {
         let mut state = lock(&self.state);
         let before = lock(&self.maps).outer.generation()?;
+        state.adopted = before;
         let compiled = compile(&self.config.policy, &assigned(&state));
         let refused = match compiled {
             Ok((policy, compiled)) => match self.put_in_force(&mut state, &policy, compiled) {

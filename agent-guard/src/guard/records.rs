@@ -28,7 +28,13 @@ const ANSWERED_KEPT: usize = 256;
 impl Guard {
     /// Takes up the calls that wait. Their events come with their records, which may still be in the ring.
     pub(super) fn adopt_holds(&self) -> Result<(), Error> {
-        let holds = lock(&self.maps).holds()?;
+        let mut maps = lock(&self.maps);
+        let holds = maps.holds()?;
+        for (number, _) in &holds {
+            // Given to an earlier daemon and not used: nobody knows by whom any more, so people are asked again.
+            maps.unanswer(*number)?;
+        }
+        drop(maps);
         let mut state = lock(&self.state);
         for (_, judged) in holds {
             let hold = self.hold_of(&state, &judged);
@@ -76,7 +82,7 @@ impl Guard {
     }
 
     /// A call is held: people are asked.
-    fn asked(&self, state: &mut State, judged: &Judged, time: Time) {
+    pub(super) fn asked(&self, state: &mut State, judged: &Judged, time: Time) {
         let id = hold::id(judged);
         if !state.holds.contains_key(&id) {
             let hold = self.hold_of(state, judged);

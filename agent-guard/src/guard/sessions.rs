@@ -19,7 +19,10 @@ use crate::{
     },
     events::activity::{Activity, Actor, SessionEnded, SessionRef, SessionStarted as Started},
     policy::model,
-    session::{Session, proc, processes::Process},
+    session::{
+        Session, proc,
+        processes::{Process, time_of},
+    },
     sys,
 };
 
@@ -36,15 +39,20 @@ impl Guard {
         for error in errors {
             tracing::error!(%error, "a session's file can't be read; its processes stay judged, but it has no name");
         }
-        let slots: HashMap<u64, Slot> =
-            lock(&self.maps).sessions()?.into_iter().map(|(_, slot)| (slot.id, slot)).collect();
+        let mut slots: HashMap<u64, (u32, Slot)> =
+            lock(&self.maps).sessions()?.into_iter().map(|(at, slot)| (slot.id, (at, slot))).collect();
         let mut state = lock(&self.state);
         for session in sessions {
-            if slots.contains_key(&session.number) {
+            if slots.remove(&session.number).is_some() {
                 state.sessions.insert(session.number, session);
             } else if let Err(error) = self.store.remove(session.id) {
                 tracing::warn!(%error, "the file of a session that is no more");
             }
+        }
+        for (number, (at, slot)) in slots {
+            let session = nameless(number, at, &slot);
+            tracing::error!(session = %session.id, "a session whose file is lost; its processes are judged as before");
+            state.sessions.insert(number, session);
         }
         for (pid, number) in self.tagged_processes() {
             if let Err(error) = state.processes.found(pid, number) {
@@ -82,6 +90,8 @@ impl Guard {
     /// Starts a session with the caller's own process.
     pub(super) fn start(&self, peer: &Peer, request: StartSession) -> Result<SessionStarted, ApiError> {
         let pid = self.check_caller(peer, &request)?;
+        check_length("name", request.name.as_deref(), 128)?;
+        check_length("task", request.task.as_deref(), 4096)?;
         let mut state = lock(&self.state);
         let Some(in_force) = &state.in_force else {
             return Err(ApiError::new(
@@ -168,7 +178,7 @@ impl Guard {
             mode,
             name: request.name,
             task: request.task,
-            command: request.command,
+            command: shortened(request.command),
             cwd: proc::cwd(pid).unwrap_or(request.cwd),
             started: Time::now(),
             ended: None,
@@ -327,6 +337,58 @@ impl State {
         }
         actor.session = Some(session_ref(session));
         actor
+    }
+}
+
+/// These texts are in every event of the session.
+fn check_length(what: &str, text: Option<&str>, most: usize) -> Result<(), ApiError> {
+    match text {
+        Some(text) if text.len() > most => {
+            let detail = format!("the {what} has {} bytes; {most} are the most", text.len());
+            Err(ApiError::new(Code::BadRequest, detail))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What is kept of a command: enough to know it again.
+fn shortened(command: Vec<String>) -> Vec<String> {
+    const MOST: usize = 4096;
+    let mut left = MOST;
+    let mut kept = Vec::new();
+    for mut word in command {
+        if word.len() > left {
+            let end = (0..=left).rev().find(|end| word.is_char_boundary(*end)).unwrap_or_default();
+            word.truncate(end);
+            word.push_str("...");
+            kept.push(word);
+            break;
+        }
+        left -= word.len();
+        kept.push(word);
+    }
+    kept
+}
+
+/// A session that the kernel knows and no file does. Nobody's profile has such a name, so its index stays its own.
+fn nameless(number: u64, at: u32, slot: &Slot) -> Session {
+    Session {
+        id: Ulid::from_parts(time_of(number).ms(), u128::from(number)),
+        number,
+        slot: at,
+        profile: format!("(lost, index {})", slot.profile),
+        index: slot.profile,
+        mode: Mode::Enforce,
+        name: None,
+        task: None,
+        command: Vec::new(),
+        cwd: String::new(),
+        started: time_of(number),
+        ended: None,
+        state: if slot.state == Slot::KILLED { SessionState::Killed } else { SessionState::Running },
+        started_by: Who::default(),
+        root_pid: 0,
+        tty: slot.tty,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What has to be looked at from time to time: processes that ended, answers not yet used, losses.
 
-use std::os::fd::AsFd as _;
+use std::{os::fd::AsFd as _, time::Duration};
 
 use agent_guard_common::event::count;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -11,58 +11,108 @@ use crate::{
     api::types::Time,
     events::activity::{Activity, EventsLost, Outcome},
     hold::Hold,
+    session::proc,
 };
+
+/// File with the losses that were told, below the state directory.
+const LOST: &str = "losses";
 
 /// Sweeps that must find a hold gone in the kernel before it counts as withdrawn: the record that says what became
 /// of it may be on its way.
 const MISSED: u32 = 3;
 
+/// How long a record may be on its way.
+const LATE: Duration = Duration::from_secs(2);
+
+/// How long an answer may go unused.
+const UNUSED_NS: u64 = 60_000_000_000;
+
 impl Guard {
     /// Looks at everything. Called about four times a second by the thread that reads records, so that all records
     /// written before are taken in.
-    pub fn sweep(&self) {
+    ///
+    /// `all` says whether all records were taken in: only then can a hold be called withdrawn because nothing is known
+    /// of it.
+    pub fn sweep(&self, all: bool) {
         let mut state = lock(&self.state);
-        self.sweep_holds(&mut state);
+        if all {
+            self.find_holds(&mut state);
+            self.sweep_holds(&mut state);
+        }
+        state.processes.prune();
         self.end_sessions(&mut state);
         self.say_losses(&mut state);
         drop(state);
         self.log.tick();
     }
 
+    /// Takes up calls that wait although no record of them came: it was lost.
+    fn find_holds(&self, state: &mut State) {
+        let waiting = match lock(&self.maps).holds() {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::error!(%error, "the table of holds can't be read");
+                return;
+            }
+        };
+        let late = proc::boot_clock().saturating_sub(u64::try_from(LATE.as_nanos()).unwrap_or(u64::MAX));
+        for (number, judged) in waiting {
+            let known = state.holds.values().any(|hold| hold.number == number);
+            if !known && judged.header.time < late {
+                tracing::warn!(number, "a call waits whose record was lost");
+                self.asked(state, &judged, Time::now());
+            }
+        }
+    }
+
     fn sweep_holds(&self, state: &mut State) {
         let open: Vec<Ulid> = state.holds.iter().filter(|(_, hold)| hold.open()).map(|(id, _)| *id).collect();
         for id in open {
             let Some(hold) = state.holds.get_mut(&id) else { continue };
-            let number = hold.number;
-            if ended(hold) {
+            // Never within a `match` on the locked maps: what is locked there stays so to its end.
+            let waits = lock(&self.maps).waits(hold.number);
+            let gone = match waits {
+                Ok(waits) => ended(hold) || !waits,
+                Err(error) => {
+                    tracing::error!(%error, hold = %id, "whether a call still waits");
+                    continue;
+                }
+            };
+            if gone {
                 // Its record may still be on its way, if the answer came before the end.
                 hold.missed += 1;
-                if hold.missed < MISSED {
-                    continue;
+                if hold.missed >= MISSED {
+                    self.withdraw(state, id);
                 }
-                if let Err(error) = lock(&self.maps).forget(number) {
-                    tracing::error!(%error, hold = %id, "a hold whose process has gone can't be forgotten");
-                    continue;
-                }
-                self.settle(state, id, Outcome::Withdrawn, Time::now());
                 continue;
             }
-            match lock(&self.maps).waits(number) {
-                Ok(true) => {
-                    hold.missed = 0;
-                    if hold.answer.is_some() {
-                        self.nudge(hold);
-                    }
-                }
-                Ok(false) => {
-                    hold.missed += 1;
-                    if hold.missed >= MISSED {
-                        self.settle(state, id, Outcome::Withdrawn, Time::now());
-                    }
-                }
-                Err(error) => tracing::error!(%error, hold = %id, "whether a call still waits"),
+            hold.missed = 0;
+            let Some(given) = &hold.answer else { continue };
+            if proc::boot_clock().saturating_sub(given.clock) < UNUSED_NS {
+                self.nudge(hold);
+            } else {
+                // The process has left the call for something else. An answer must not lie about for later.
+                self.withdraw(state, id);
             }
         }
+    }
+
+    /// Takes a hold out of the tables. If its process still waits in it after all, it asks anew.
+    fn withdraw(&self, state: &mut State, id: Ulid) {
+        let Some(hold) = state.holds.get(&id) else { return };
+        if let Err(error) = lock(&self.maps).forget(hold.number) {
+            tracing::error!(%error, hold = %id, "a hold that is over can't be forgotten");
+            return;
+        }
+        self.nudge(hold);
+        self.settle(state, id, Outcome::Withdrawn, Time::now());
+    }
+
+    /// What an earlier daemon since boot has told of losses.
+    pub(super) fn adopt_losses(&self) {
+        let text = std::fs::read_to_string(self.config.state.join(LOST)).unwrap_or_default();
+        let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
+        lock(&self.state).lost = [numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()];
     }
 
     /// What the rings had no room for becomes an event itself.
@@ -91,6 +141,11 @@ impl Guard {
                     to: now,
                 }));
                 *told = lost;
+                // The next daemon must not tell it again.
+                let text = format!("{decisions} {reports}");
+                if let Err(error) = std::fs::write(self.config.state.join(LOST), text) {
+                    tracing::warn!(%error, "which losses were told can't be kept");
+                }
             }
         }
         state.lost_since = Some(now);

@@ -41,6 +41,8 @@ pub struct Given {
     pub comment: Option<String>,
     /// When.
     pub at: Time,
+    /// The same by a clock that nobody sets, nanoseconds since boot.
+    pub clock: u64,
 }
 
 impl Hold {

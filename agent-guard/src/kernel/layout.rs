@@ -143,20 +143,4 @@ pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_field_is_in_the_table() {
-        let names: Vec<_> = FIELDS.iter().map(|field| field.name).collect();
-        assert_eq!(names, KernelLayout::NAMES);
-    }
-
-    #[test]
-    fn a_missing_member_is_named() {
-        let btf = Btf::parse(&super::super::btf::tests_empty()).unwrap();
-        let error = resolve(&btf).unwrap_err();
-        assert_eq!(error, Error::Missing { of: "task_struct", path: "flags" });
-        assert!(error.to_string().contains("task_struct.flags"));
-    }
-}
+mod tests;

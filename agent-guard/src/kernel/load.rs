@@ -76,6 +76,7 @@ pub fn load(pins: &Path) -> Result<Attached, Error> {
     let missing: Vec<_> = present.iter().filter(|program| !links.join(program.name).exists()).collect();
     let adopted = missing.is_empty();
     if !adopted {
+        let first = !maps.exists();
         create(&maps)?;
         let fresh = !links.exists();
         let result = create(&links).and_then(|()| attach(&layout, &maps, &links, &missing));
@@ -83,6 +84,10 @@ pub fn load(pins: &Path) -> Result<Attached, Error> {
             // Half a set enforces half a policy and would be taken for a whole one by its directory.
             if fresh {
                 remove(&links)?;
+            }
+            if first {
+                remove(&maps)?;
+                fs::remove_dir(&root).map_err(Error::call("rmdir", root.display().to_string()))?;
             }
             return Err(error);
         }

@@ -186,14 +186,24 @@ impl Maps {
         self.answers.insert(hold, answer, 0).map_err(Error::map("ANSWERS"))
     }
 
+    /// Takes an answer back that the kernel hasn't used.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn unanswer(&mut self, hold: u64) -> Result<(), Error> {
+        gone(self.answers.remove(&hold), "ANSWERS")
+    }
+
     /// Takes a hold and its answer away, after its process has gone.
     ///
     /// # Errors
     ///
     /// If a map can't be written.
     pub fn forget(&mut self, hold: u64) -> Result<(), Error> {
-        gone(self.holds.remove(&hold), "HOLDS")?;
-        gone(self.answers.remove(&hold), "ANSWERS")
+        // The answer first: without its hold nobody could take it back.
+        self.unanswer(hold)?;
+        gone(self.holds.remove(&hold), "HOLDS")
     }
 
     /// Counts, summed over CPUs, by slot.

@@ -103,7 +103,7 @@ pub enum Error {
     },
     /// The kernel side was loaded by another version.
     #[error(
-        "{path} holds the kernel side of another version of agent-guard, and sessions of it run; end them (agent-guard session kill) and remove {path}, or go back to that version"
+        "{path} holds the kernel side of another version of agent-guard, whose sessions may still run; end them (agent-guard session kill), remove {path}, or go back to that version"
     )]
     OtherVersion {
         /// Where its pins are.

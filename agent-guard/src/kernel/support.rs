@@ -126,6 +126,41 @@ pub fn bpf_file_system(pins: &Path) -> Result<(), Error> {
     }
 }
 
+/// What this kernel can't do in full, although all hooks are there.
+#[must_use]
+pub fn shortcomings() -> Vec<String> {
+    let uname = rustix::system::uname();
+    let (release, version) = (uname.release().to_string_lossy(), uname.version().to_string_lossy());
+    let mode = fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
+    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let full = preempted_anywhere(&version, &mode, &command_line);
+    let mut found = Vec::new();
+    if full && before_6_2(&release) {
+        found.push(
+            "this kernel is fully preemptible and older than 6.2: the look-up of a tag can fail while another one on the \
+             same CPU is preempted, and that action isn't judged; boot with preempt=voluntary, or use a later kernel"
+                .to_owned(),
+        );
+    }
+    found
+}
+
+fn before_6_2(release: &str) -> bool {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) < (6, 2)
+}
+
+/// Whether kernel code can be preempted anywhere: by the kernel's configuration (`uname -v`), or as chosen at run time
+/// where that is possible (`PREEMPT_DYNAMIC`).
+fn preempted_anywhere(version: &str, mode: &str, command_line: &str) -> bool {
+    let words: Vec<&str> = version.split_ascii_whitespace().collect();
+    words.contains(&"PREEMPT")
+        || words.contains(&"PREEMPT_RT")
+        || mode.contains("(full)")
+        || (mode.is_empty() && command_line.split_ascii_whitespace().any(|word| word == "preempt=full"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +171,18 @@ mod tests {
         assert!(!has_bpf("lockdown,capability,ebpf"));
         assert_eq!(boot_parameter("lockdown,capability,yama\n"), "lsm=lockdown,yama,bpf");
         assert_eq!(boot_parameter("capability"), "lsm=bpf");
+    }
+
+    #[test]
+    fn preemption() {
+        assert!(before_6_2("6.1.0-56-cloud-amd64") && before_6_2("5.10.1") && !before_6_2("6.2.0-rc1"));
+        assert!(!before_6_2("6.12.1") && !before_6_2("7.0"));
+        let dynamic = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.1 (2026-01-01)";
+        assert!(!preempted_anywhere(dynamic, "none (voluntary) full", "quiet"));
+        assert!(preempted_anywhere(dynamic, "none voluntary (full)", "quiet"));
+        assert!(preempted_anywhere(dynamic, "", "quiet preempt=full"));
+        assert!(!preempted_anywhere(dynamic, "", "quiet"));
+        assert!(preempted_anywhere("#1 SMP PREEMPT Debian", "", ""));
     }
 
     #[test]

@@ -79,10 +79,7 @@ impl Outer {
     pub fn publish(&mut self, compiled: &Compiled) -> Result<u32, Error> {
         let before = self.generation()?;
         // 0 means none, and the slot must change.
-        let next = match before.checked_add(1) {
-            Some(next) => next,
-            None => 2 - (before & 1),
-        };
+        let next = before.checked_add(1).unwrap_or(2);
         let inner = fill(compiled)?;
         let slot = next & 1;
         self.set(slot, &inner)?;

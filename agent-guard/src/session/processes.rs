@@ -104,6 +104,24 @@ impl Processes {
         }
     }
 
+    /// Marks processes as ended that are no more: the record of it may be lost, or was of the first thread only.
+    pub fn prune(&mut self) {
+        let mut ended = Vec::new();
+        for process in self.all.values_mut().filter(|process| !process.ended) {
+            let gone = match proc::stat(process.pid) {
+                Ok(stat) => stat.dead() || proc::ticks(process.start).abs_diff(stat.start) > 1,
+                Err(error) => {
+                    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+                }
+            };
+            if gone {
+                process.ended = true;
+                ended.push((process.pid, process.start));
+            }
+        }
+        self.ended.extend(ended);
+    }
+
     /// The process a record is about: what is known of it, else what the record says.
     #[must_use]
     pub fn of(&self, header: &Header) -> Process {

@@ -49,7 +49,8 @@ pub(crate) fn extract(source: &Path, into: &Path) -> Result<&'static str> {
     }
 }
 
-fn uncompressed(bytes: &[u8]) -> Result<Vec<u8>> {
+/// The ELF file inside a bzImage.
+pub(crate) fn uncompressed(bytes: &[u8]) -> Result<Vec<u8>> {
     let payload = payload(bytes).context("this is no bzImage of boot protocol 2.08 or later")?;
     let (magic, filter) = FORMATS
         .iter()

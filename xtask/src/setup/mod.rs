@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: everything that builds, guests and tests need, fetched once and cached.
 
 pub(crate) mod apt;
-mod image;
+pub(crate) mod image;
 pub(crate) mod kernels;
 pub(crate) mod rootfs;
 pub(crate) mod tools;

@@ -22,7 +22,7 @@ use report::Report;
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   cargo xtask test                                     everything
-  cargo xtask test --kernel 6.12 --only hold-unlink    one scenario on one kernel
+  cargo xtask test --kernel 6.12 --only hold_approve   one scenario on one kernel
   cargo xtask test --kernel 7.2 --json result.jsonl    all scenarios on one kernel
   cargo xtask test --no-vm                             what needs no guest")]
 pub(crate) struct TestArgs {

@@ -27,6 +27,9 @@ const PROGRAM: &str = "/opt/agent-guard-tests/scenarios";
 pub(crate) struct Scenario {
     name: String,
     boot: Boot,
+    /// Words for the kernel's command line; a guest of its own then.
+    #[serde(default)]
+    cmdline: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -95,6 +98,7 @@ pub(crate) struct Guests<'a> {
 struct Batch<'a> {
     kernel: &'a Kernel,
     mode: Mode,
+    cmdline: Option<String>,
     names: Vec<String>,
 }
 
@@ -102,16 +106,22 @@ impl Guests<'_> {
     /// Runs these scenarios on these kernels, some guests side by side.
     pub(crate) fn run(&self, kernels: &[Kernel], scenarios: &[Scenario], jobs: usize) {
         let mut batches = VecDeque::new();
+        // Groups in the order of their first scenario, direct boots first: they are the long ones.
+        let mut groups: Vec<(Mode, Option<String>)> = Vec::new();
         for mode in [Mode::Direct, Mode::Systemd] {
-            for kernel in kernels {
-                let names: Vec<String> = scenarios
-                    .iter()
-                    .filter(|scenario| Mode::from(scenario.boot) == mode)
-                    .map(|scenario| scenario.name.clone())
-                    .collect();
-                if !names.is_empty() {
-                    batches.push_back(Batch { kernel, mode, names });
+            for scenario in scenarios.iter().filter(|scenario| Mode::from(scenario.boot) == mode) {
+                let group = (mode, scenario.cmdline.clone());
+                if !groups.contains(&group) {
+                    groups.push(group);
                 }
+            }
+        }
+        for (mode, cmdline) in groups {
+            for kernel in kernels {
+                let here =
+                    |scenario: &&Scenario| Mode::from(scenario.boot) == mode && scenario.cmdline == cmdline;
+                let names = scenarios.iter().filter(here).map(|scenario| scenario.name.clone()).collect();
+                batches.push_back(Batch { kernel, mode, cmdline: cmdline.clone(), names });
             }
         }
         let queue = Mutex::new(batches);
@@ -155,6 +165,9 @@ impl Guests<'_> {
 
     fn log_folder(&self, batch: &Batch<'_>, boots: u32) -> PathBuf {
         let mut name = format!("{}-{}", batch.kernel.name, batch.mode.name());
+        if batch.cmdline.is_some() {
+            name.push_str("-cmdline");
+        }
         if boots > 1 {
             name.push_str(&format!("-{boots}"));
         }
@@ -182,7 +195,9 @@ impl Guests<'_> {
             built: self.built,
             package: Some(self.package),
         };
-        let boot = run.boot(batch.mode, &[], logs)?;
+        let words: Vec<String> =
+            batch.cmdline.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect();
+        let boot = run.boot(batch.mode, &words, logs)?;
         let payload = Payload {
             built: self.built,
             package: Some(self.package),

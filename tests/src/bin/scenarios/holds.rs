@@ -376,6 +376,9 @@ fn covers_one() -> Result<()> {
     same("the same name again", ask("unlink /srv/prod/f", false)?.as_str(), "EPERM")?;
     same("another name", ask("unlink /srv/prod/g", true)?.as_str(), "ok")?;
     exists("/srv/prod/f", true)?;
+    // An open that truncates has two hooks and needs one answer; the next truncation is another question.
+    same("open and truncate", ask("open-trunc /srv/prod/f", true)?.as_str(), "ok")?;
+    same("truncate again", ask("truncate /srv/prod/f", false)?.as_str(), "EPERM")?;
     // The object is exchanged for another while people think: their answer isn't for that one.
     inside.send("unlink /srv/prod/f")?;
     let hold = Hold::of(pid)?;

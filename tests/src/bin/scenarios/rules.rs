@@ -22,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         report_mode,
     ),
     Scenario::direct("files_rules_builtin", "/dev/null and its kin need no rule", builtin),
+    Scenario::direct("files_devices", "no scope covers a device node", devices),
     Scenario::direct("files_outside", "what no rule and no scope names", outside),
 ];
 
@@ -196,5 +197,30 @@ fn outside() -> Result<()> {
     ])?;
     same("what explain says", crate::fixture::text(&explained, "/verdict"), "deny")?;
     std::fs::remove_dir("/srv/loose-dir").context("it isn't there")?;
+    guard.stop()
+}
+
+/// A node in the session's own directory is a way to a device, not to something in the directory.
+fn devices() -> Result<()> {
+    let _world = World::new()?;
+    let guard = Guard::start(&policy(""))?;
+    let nodes = [
+        ["mknod", "/srv/work/block", "b", "254", "0"],
+        ["mknod", "/srv/work/memory", "c", "1", "1"],
+        ["mknod", "/srv/work/zero", "c", "1", "5"],
+    ];
+    for words in &nodes {
+        let [mknod, name, rest @ ..] = words;
+        guard.ran(words)?.code(1)?.complains("Operation not permitted")?;
+        exists(name, false)?;
+        let made = std::process::Command::new(mknod).arg(name).args(rest).status().context("mknod")?;
+        anyhow::ensure!(made.success(), "outside of sessions mknod {name} failed too");
+    }
+    // Made by somebody else, they are no more to be written to; only what needs no rule is.
+    guard.ran(&["bash", "-c", ": >>/srv/work/block"])?.code(1)?.complains("Operation not permitted")?;
+    guard.ran(&["bash", "-c", ": >>/srv/work/memory"])?.code(1)?.complains("Operation not permitted")?;
+    guard.ran(&["bash", "-c", "echo >/srv/work/zero"])?.good()?;
+    guard.ran(&["mkfifo", "/srv/work/fifo"])?.good()?;
+    std::fs::OpenOptions::new().append(true).open("/srv/work/block").context("outside of sessions")?;
     guard.stop()
 }
