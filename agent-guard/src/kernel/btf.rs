@@ -71,6 +71,9 @@ pub struct Place {
     pub shape: Shape,
 }
 
+/// Members that a search looks at, at most; the largest structures have some hundreds.
+const MEMBERS: u32 = 100_000;
+
 /// Types of a kernel.
 #[derive(Debug)]
 pub struct Btf {
@@ -167,7 +170,7 @@ impl Btf {
         let mut id = *self.structs.get(of)?;
         let mut offset = 0u32;
         for name in path.split('.') {
-            let (bits, inner) = self.find(id, name, 0)?;
+            let (bits, inner) = self.find(id, name, 0, &mut { MEMBERS })?;
             if bits % 8 != 0 {
                 return None; // A bitfield has no address.
             }
@@ -177,10 +180,12 @@ impl Btf {
         Some(Place { offset, shape: self.shape(id) })
     }
 
-    /// Offset in bits and type of a direct member, through structures without a name.
-    fn find(&self, id: u32, name: &str, depth: u32) -> Option<(u32, u32)> {
+    /// Offset in bits and type of a direct member, through structures without a name. Looks at no more than `left`
+    /// members: in bad data a structure could hold itself many times over.
+    fn find(&self, id: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32)> {
         let Type::Struct { members, bitfields, .. } = self.types.get(id as usize)? else { return None };
         for member in members {
+            *left = left.checked_sub(1)?;
             // With bitfields the upper byte of the offset is the field's size in bits, 0 for none.
             let (size, offset) = if *bitfields {
                 (member.offset >> 24, member.offset & 0x00ff_ffff)
@@ -192,7 +197,10 @@ impl Btf {
                     return (size == 0).then_some((offset, member.of));
                 }
             } else if depth < 8
-                && let Some((inner, of)) = self.find(self.resolve(member.of), name, depth + 1)
+                && *left > 0
+                && let inner = self.resolve(member.of)
+                && let Some(Type::Struct { name: 0, .. }) = self.types.get(inner as usize)
+                && let Some((inner, of)) = self.find(inner, name, depth + 1, left)
             {
                 return Some((offset.checked_add(inner)?, of));
             }
@@ -331,6 +339,20 @@ mod tests {
         assert_eq!(btf.member("missing", "a"), None);
         assert!(btf.has_function("bpf_lsm_x"));
         assert!(!btf.has_function("bpf_lsm_y"));
+    }
+
+    /// A structure without a name that holds itself twelve times: the search has to end.
+    #[test]
+    fn a_structure_that_holds_itself() {
+        let mut words: Vec<u32> = vec![1, 4 << 24 | 1, 8, 0, 2, 0, 0, 4 << 24 | 12, 8];
+        words.extend([[0, 2, 0]; 12].concat());
+        let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let size = types.len() as u32;
+        let mut data: Vec<u8> =
+            [0x0001_eb9f, 24, 0, size, size, 3].iter().flat_map(|word: &u32| word.to_ne_bytes()).collect();
+        data.extend(types);
+        data.extend(b"\0s\0");
+        assert_eq!(Btf::parse(&data).unwrap().member("s", "x"), None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     compile::{Compiled, RuleInfo},
-    resolve::{Filesystem, Object},
+    resolve::{Device, Filesystem, Object},
     walk,
 };
 
@@ -78,12 +78,18 @@ pub fn explain_path(
     let index = index(compiled, profile)?;
     let fail = |source| ExplainError::Lookup { path: path.into(), source };
     let object = deepest(fs, op, path)?;
-    if op == Op::WRITE && object.device.is_some_and(needs_no_rule) {
+    if op == Op::WRITE
+        && let Some(Device::Character(number)) = object.device
+        && needs_no_rule(number)
+    {
         return Ok(explanation(compiled, Decision::builtin()));
     }
     let mut walk = Walk::new(index, op);
     for (key, chain) in walk::chain(fs, &object).map_err(fail)? {
         walk.step(compiled, &key, chain);
+    }
+    if op == Op::WRITE && object.device.is_some() {
+        walk.ignore_scope();
     }
     walk.finish(compiled).map(|decision| explanation(compiled, decision)).map_err(ExplainError::Fault)
 }

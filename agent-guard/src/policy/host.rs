@@ -14,7 +14,7 @@ use std::{
 use agent_guard_common::ObjectKey;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
 
-use super::resolve::{Filesystem, Mount, Object};
+use super::resolve::{Device, Filesystem, Mount, Object};
 
 /// The file systems that this process sees.
 #[derive(Clone, Copy, Debug, Default)]
@@ -62,7 +62,7 @@ impl Filesystem for HostFilesystem {
 struct Identity {
     key: ObjectKey,
     mount: u64,
-    device: Option<u32>,
+    device: Option<Device>,
 }
 
 /// Looks at an object. Asks no server: device and inode number don't change, and it might not answer.
@@ -73,12 +73,14 @@ fn identity(at: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> io::Result<Ident
         return Err(Error::new(ErrorKind::Unsupported, "the kernel doesn't tell its mount (Linux 5.8 does)"));
     }
     let dev = ObjectKey::dev(found.stx_dev_major, found.stx_dev_minor);
-    let character = FileType::from_raw_mode(found.stx_mode.into()).is_char_device();
-    Ok(Identity {
-        key: ObjectKey::new(dev, found.stx_ino),
-        mount: found.stx_mnt_id,
-        device: character.then(|| ObjectKey::dev(found.stx_rdev_major, found.stx_rdev_minor)),
-    })
+    let device = match FileType::from_raw_mode(found.stx_mode.into()) {
+        FileType::CharacterDevice => {
+            Some(Device::Character(ObjectKey::dev(found.stx_rdev_major, found.stx_rdev_minor)))
+        }
+        FileType::BlockDevice => Some(Device::Block),
+        _ => None,
+    };
+    Ok(Identity { key: ObjectKey::new(dev, found.stx_ino), mount: found.stx_mnt_id, device })
 }
 
 /// A line of mountinfo (`Documentation/filesystems/proc.rst`, 3.5).
@@ -154,7 +156,7 @@ mod tests {
     #[test]
     fn devices() {
         let null = HostFilesystem.lookup(Path::new("/dev/null"), true).unwrap();
-        assert_eq!(null.device, Some(ObjectKey::dev(1, 3)));
+        assert_eq!(null.device, Some(Device::Character(ObjectKey::dev(1, 3))));
         assert_eq!(HostFilesystem.lookup(Path::new("/dev"), true).unwrap().device, None);
     }
 

@@ -47,7 +47,7 @@ pub use diagnostic::{Diagnostic, Level};
 pub use explain::{Explanation, explain_connect, explain_path};
 pub use host::HostFilesystem;
 pub use model::{Origin, Policy};
-pub use resolve::{Filesystem, Mount, Object, Resolved};
+pub use resolve::{Device, Filesystem, Mount, Object, Resolved};
 pub use source::Source;
 pub use summary::PolicySummary;
 

@@ -43,6 +43,7 @@ pub fn file(
 ) -> io::Result<Option<Answer>> {
     let Some(profile) = policy.profile(profile) else { return Ok(None) };
     let path = real(fs, path, !matches!(op, Op::DELETE | Op::RENAME))?;
+    let device = op == Op::WRITE && fs.lookup(&path, false).is_ok_and(|object| object.device.is_some());
     if let Some(rule) = deepest(&policy.critical, fs, op, &path)? {
         return Ok(Some(answer(profile, rule.verdict, Source::CRITICAL, Some(rule.origin.line))));
     }
@@ -50,7 +51,8 @@ pub fn file(
         return Ok(Some(answer(profile, rule.verdict, Source::RULE, Some(rule.origin.line))));
     }
     for entry in &profile.scope {
-        if path.starts_with(fs.lookup(&entry.path, true)?.path) {
+        // No scope covers a device node.
+        if !device && path.starts_with(fs.lookup(&entry.path, true)?.path) {
             return Ok(Some(answer(profile, Verdict::ALLOW, Source::SCOPE, None)));
         }
     }

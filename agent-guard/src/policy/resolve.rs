@@ -28,6 +28,15 @@ use super::{
     walk,
 };
 
+/// What a device node stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Device {
+    /// A character device, by its number in the kernel's encoding.
+    Character(u32),
+    /// A block device.
+    Block,
+}
+
 /// What a path leads to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Object {
@@ -37,8 +46,8 @@ pub struct Object {
     pub key: ObjectKey,
     /// The mount it was found in.
     pub mount: u64,
-    /// The device that it stands for, in the kernel's encoding, if it is a character device.
-    pub device: Option<u32>,
+    /// The device that it is a node of.
+    pub device: Option<Device>,
 }
 
 /// A line of `/proc/self/mountinfo`.

@@ -3,6 +3,7 @@
 use agent_guard_common::Op;
 
 use super::*;
+use crate::policy::Device;
 
 const TEXT: &str = r#"version = 1
 [[critical]]
@@ -56,10 +57,14 @@ fn what_cannot_be_explained() {
 
 #[test]
 fn devices_that_need_no_rule() {
-    let mut fs = FakeFs::new(&["/dev/null", "/dev/sda", "/tmp"]);
-    fs.devices.insert("/dev/null".into(), agent_guard_common::ObjectKey::dev(1, 3));
-    fs.devices.insert("/dev/sda".into(), agent_guard_common::ObjectKey::dev(1, 1));
-    let compiled = compiled("version = 1\n[profile.p]\n", &fs);
+    let mut fs = FakeFs::new(&["/dev/null", "/dev/sda", "/tmp/sda"]);
+    fs.devices.insert("/dev/null".into(), Device::Character(agent_guard_common::ObjectKey::dev(1, 3)));
+    fs.devices.insert("/dev/sda".into(), Device::Block);
+    fs.devices.insert("/tmp/sda".into(), Device::Block);
+    let text = "version = 1\n[profile.p]\nfiles.scope = [\"/tmp\"]\n";
+    let compiled = compiled(text, &fs);
+    assert_eq!(explained(&compiled, &fs, "delete", "/tmp/sda"), is("allow", "scope", 0));
+    assert_eq!(explained(&compiled, &fs, "write", "/tmp/sda"), is("deny", "outside", 0));
     assert_eq!(explained(&compiled, &fs, "write", "/dev/null"), is("allow", "builtin", 0));
     assert_eq!(explained(&compiled, &fs, "delete", "/dev/null"), is("deny", "outside", 0));
     assert_eq!(explained(&compiled, &fs, "write", "/dev/sda"), is("deny", "outside", 0));

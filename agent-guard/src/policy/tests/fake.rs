@@ -8,7 +8,7 @@ use std::{
 
 use agent_guard_common::ObjectKey;
 
-use crate::policy::resolve::{Filesystem, Mount, Object};
+use crate::policy::resolve::{Device, Filesystem, Mount, Object};
 
 /// Where a link leads to; None for everything else.
 type Link = Option<PathBuf>;
@@ -21,7 +21,7 @@ pub(super) struct FakeFs {
     /// The device that `stat` shows for a disk, where it isn't the disk's own.
     pub(super) shown: BTreeMap<u32, u32>,
     /// Character devices.
-    pub(super) devices: BTreeMap<PathBuf, u32>,
+    pub(super) devices: BTreeMap<PathBuf, Device>,
     /// Paths that can't be looked at.
     pub(super) closed: Vec<PathBuf>,
 }
