@@ -11,7 +11,7 @@ pub const JUDGED: u16 = 1;
 pub const EXEC: u16 = 2;
 /// Kind of a record: [`Lifecycle`], a task of a session was made.
 pub const FORK: u16 = 3;
-/// Kind of a record: [`Lifecycle`], the last thread of a process of a session ended.
+/// Kind of a record: [`Lifecycle`], the first thread of a process of a session ended. Others may go on.
 pub const EXIT: u16 = 4;
 
 /// Bytes of path text in a [`Judged`], for each of its two paths.

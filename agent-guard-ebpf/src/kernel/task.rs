@@ -55,7 +55,8 @@ impl Task {
     }
 
     /// Whether the call that the task is in can be started again: an ordinary thread in an ordinary system
-    /// call. What `io_uring` does for a task is none, neither in its workers nor inside `io_uring_enter`.
+    /// call. What `io_uring` does for a task is none, neither in its workers nor inside `io_uring_enter`. What it does at the
+    /// end of another call isn't told apart: it isn't done either, but ends with the number that starts a call again.
     #[inline(always)]
     pub fn can_restart(self) -> bool {
         if load!(self.0, task_flags, u32) & (PF_IO_WORKER | PF_KTHREAD) != 0 {
