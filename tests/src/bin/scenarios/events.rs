@@ -84,13 +84,14 @@ fn follow() -> Result<()> {
         "something else than denials"
     );
     anyhow::ensure!(!one.seen()?.iter().any(|event| event.field("session") != session), "another session");
-    // What is followed is what is logged.
-    let logged: BTreeSet<String> =
-        guard.events.all()?.iter().map(|e| text(&e.0, "/metadata/uid").to_owned()).collect();
-    for event in all.seen()? {
-        let uid = text(&event.0, "/metadata/uid");
-        anyhow::ensure!(logged.contains(uid), "followed but not logged: {}", event.0);
-    }
+    // What is followed is what is logged: maybe a moment later, followers are served first.
+    let followed = all.seen()?;
+    until("what was followed is logged", SOON, || {
+        let logged: BTreeSet<String> =
+            guard.events.all()?.iter().map(|e| text(&e.0, "/metadata/uid").to_owned()).collect();
+        let complete = followed.iter().all(|event| logged.contains(text(&event.0, "/metadata/uid")));
+        Ok(complete.then_some(()))
+    })?;
     // And can be asked for later.
     let later =
         crate::fixture::guard::cli(&["events", "--json", "--verdict", "deny", "--session", &session])?
