@@ -205,7 +205,7 @@ impl Guests<'_> {
             job: &job,
             folders: &[],
         };
-        let limits = machine::Limits { boot: Duration::from_secs(180), silence: Some(self.limits.silence) };
+        let limits = machine::Limits { boot: machine::TO_JOB, silence: Some(self.limits.silence) };
         machine::run(&boot, &self.built.guest, &payload, &limits, sink)
     }
 }

@@ -168,7 +168,7 @@ impl Run<'_> {
         let boot = self.boot(mode, append, &logs)?;
         note("vm", format!("Linux {} ({})", self.kernel.release, mode.name()));
         let payload = Payload { built: self.built, package: self.package, mode, job, folders };
-        let limits = Limits { boot: Duration::from_secs(180), silence: None };
+        let limits = Limits { boot: machine::TO_JOB, silence: None };
         let typing = job.terminal.is_some();
         let raw = if typing { Some(Raw::enter()?) } else { None };
         let mut sink = Timed {

@@ -73,8 +73,10 @@ fn kernel_command_line(boot: &Boot<'_>) -> String {
         Some(Mode::Direct) => "direct",
         Some(Mode::Systemd) => "systemd",
     };
+    // An emulated processor gets its turn when the host is free: what the kernel takes for a stall or a lockup
+    // (twice the watchdog's time) has to last a minute.
     let mut line = format!(
-        "console=ttyS0 quiet panic=-1 oops=panic rcupdate.rcu_cpu_stall_timeout=60 \
+        "console=ttyS0 quiet panic=-1 oops=panic rcupdate.rcu_cpu_stall_timeout=60 watchdog_thresh=30 \
          systemd.show_status=no systemd.log_target=journal ag.mode={mode}"
     );
     for word in boot.append {

@@ -118,7 +118,7 @@ fn frozen() -> Result<()> {
     let (_world, mut guard) = start()?;
     let mut inside = Server::inside(&guard)?;
     let mark = guard.events.mark()?;
-    guard.daemon()?.signal(Signal::STOP)?;
+    guard.freeze()?;
     inside.expect("unlink /srv/prod/f", "EPERM")?;
     inside.send("unlink /srv/prod/dir/f")?;
     let pid = inside.process().pid();

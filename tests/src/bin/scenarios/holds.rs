@@ -113,7 +113,11 @@ fn approve() -> Result<()> {
         let done = running.wait(SOON)?.good().with_context(|| call.0.to_owned())?;
         same(&format!("{}: stderr", call.0), done.stderr.as_str(), "")?;
         before.changed(PROD).with_context(|| call.0.to_owned())?;
-        let after = hold.becomes("approved")?;
+        // Who answered is told when the kernel has used the answer.
+        let after = until("it is told who answered", SOON, || {
+            let now = hold.becomes("approved")?;
+            Ok(now.0.pointer("/answered_by/uid").is_some().then_some(now))
+        })?;
         same("the comment", text(&after.0, "/comment"), "fine")?;
         same("who answered", crate::fixture::number(&after.0, "/answered_by/uid")?, 0)?;
         same("holds of the session", asked(text(&hold.0, "/session"))?, 1)?;
@@ -340,6 +344,8 @@ fn reloaded() -> Result<()> {
     let rules = |verdict| policy(&rule(PROD, CHANGES, verdict));
     let (mut running, hold) = held(&guard, "rm -f /srv/prod/f")?;
     guard.reload(&asks)?;
+    // The reload wakes it to be judged anew.
+    hold.frozen()?;
     stays("it waits under a policy that asks too", Duration::from_secs(1), || {
         Ok(state(running.pid()) == Some('T'))
     })?;

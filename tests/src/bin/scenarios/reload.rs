@@ -1,5 +1,7 @@
 //! Reloading: at every instant one whole policy judges, and a bad one changes nothing.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use rustix::process::Signal;
 
@@ -128,6 +130,7 @@ fn busy() -> Result<()> {
     let attack = crate::fixture::attack()?.display().to_string();
     let mut prober =
         guard.run(&[&attack, "unlink-until", "/srv/prod/f", "/srv/work/stop", "/srv/work/tries"])?;
+    until("the prober is at work", SOON, || Ok(Path::new("/srv/work/tries").exists().then_some(())))?;
     let before = guard.generation()?;
     for round in 0..20 {
         let other = if round % 2 == 0 { "/srv/prod/dir" } else { "/srv/work/dir" };

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use crate::fixture::{Running, Skip, guard, until};
+use crate::fixture::{Finished, Running, SOON, Skip, guard, until};
 use crate::{Boot, Options, Scenario, scenarios};
 
-/// A scenario that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(420);
+/// A scenario that takes longer hangs. Less than the host's limit, so that it costs no guest.
+const PATIENCE: Duration = Duration::from_secs(560);
+/// How often the host hears of a scenario that goes on: it ends guests that are silent for minutes.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// Parent of the scenarios' cgroups.
 const CGROUP: &str = "/sys/fs/cgroup/agent-guard-tests";
 
@@ -55,12 +57,23 @@ fn attempt(scenario: &Scenario) -> Result<(String, String)> {
     let mut command = Command::new(me);
     command.args(["one", scenario.name]).stdin(Stdio::null());
     let mut process = Running::start_loud(&mut command)?;
-    let done = process.wait(PATIENCE)?;
+    let done = finished(&mut process, scenario)?;
     let line = done.stdout.lines().next_back().unwrap_or_default();
     let Some((outcome, why)) = line.split_once('\t') else {
         bail!("it ended without saying how: {}", done.summary());
     };
     Ok((outcome.to_owned(), why.replace('\t', "\n")))
+}
+
+/// Waits for a scenario's process, and says meanwhile that the guest is alive.
+fn finished(process: &mut Running, scenario: &Scenario) -> Result<Finished> {
+    let begin = Instant::now();
+    while !process.ends_within(SIGN_OF_LIFE)? {
+        let seconds = begin.elapsed().as_secs();
+        anyhow::ensure!(seconds < PATIENCE.as_secs(), "it hasn't ended after {seconds} s");
+        eprintln!("{} has run for {seconds} s", scenario.name);
+    }
+    process.wait(Duration::ZERO)
 }
 
 /// The child's side of [`attempt`]: joins its cgroup, runs, says how it went.
@@ -93,7 +106,7 @@ fn clean(scenario: &Scenario) -> Result<()> {
     let cgroup = cgroup(scenario);
     let kill = cgroup.join("cgroup.kill");
     fs::write(&kill, "1").with_context(|| format!("can't write to {}", kill.display()))?;
-    until("the scenario's last process ends", Duration::from_secs(20), || {
+    until("the scenario's last process ends", SOON, || {
         let events = fs::read_to_string(cgroup.join("cgroup.events")).context("can't read cgroup.events")?;
         Ok(events.contains("populated 0").then_some(()))
     })?;

@@ -1,6 +1,7 @@
 //! The installed service under systemd.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -167,6 +168,7 @@ fn restart() -> Result<()> {
     let mut prober = crate::fixture::Running::start(
         command.args(["/srv/work/stop", "/srv/work/tries"]).current_dir(WORK),
     )?;
+    until("the prober is at work", SOON, || Ok(Path::new("/srv/work/tries").exists().then_some(())))?;
     let pinned = pins()?;
     let pid = property("MainPID")?;
     systemctl(&["restart", UNIT])?.good()?;

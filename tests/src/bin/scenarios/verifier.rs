@@ -1,6 +1,6 @@
 //! The kernel side loads, and says truly what it enforces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agent_guard_common::event::Hook;
 use anyhow::{Context, Result};
@@ -23,9 +23,10 @@ fn verifier_load() -> Result<()> {
     for hook in list(&status, "/hooks")? {
         hooks.insert(text(hook, "/name").to_owned(), text(hook, "/state").to_owned());
     }
+    let known = kernel_hooks()?;
     for hook in Hook::ALL {
         let state = hooks.get(hook.name()).with_context(|| format!("status doesn't name {}", hook.name()))?;
-        let must = if kernel_has(hook.name())? { "attached" } else { "absent" };
+        let must = if known.contains(hook.name()) { "attached" } else { "absent" };
         same(&format!("the state of {}", hook.name()), state.as_str(), must)?;
     }
     // Whatever a kernel lacks, it may only be this one, and up to 6.1 only.
@@ -39,9 +40,10 @@ fn verifier_load() -> Result<()> {
     guard.stop()
 }
 
-/// Whether the kernel has an LSM hook: BPF programs attach to a function of its own for each.
-fn kernel_has(hook: &str) -> Result<bool> {
+/// The kernel's LSM hooks: BPF programs attach to a function of its own for each. Reading the list of functions
+/// takes an emulated processor more than a second, so it is read once.
+fn kernel_hooks() -> Result<BTreeSet<String>> {
     let symbols = std::fs::read_to_string("/proc/kallsyms").context("can't read /proc/kallsyms")?;
-    let function = format!("bpf_lsm_{hook}");
-    Ok(symbols.lines().any(|line| line.split_whitespace().nth(2) == Some(function.as_str())))
+    let functions = symbols.lines().filter_map(|line| line.split_whitespace().nth(2));
+    Ok(functions.filter_map(|function| function.strip_prefix("bpf_lsm_")).map(str::to_owned).collect())
 }
