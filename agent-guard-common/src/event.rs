@@ -126,8 +126,6 @@ impl Judged {
     pub const APPROVED: u8 = 2;
     /// A held call failed, denied.
     pub const DENIED: u8 = 3;
-    /// A held call was left for another one.
-    pub const ABANDONED: u8 = 4;
 }
 
 /// A program was executed.

@@ -4,6 +4,7 @@
 
 mod answers;
 mod backend;
+mod known;
 mod policy;
 mod records;
 mod sessions;

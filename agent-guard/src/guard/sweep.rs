@@ -108,11 +108,20 @@ impl Guard {
         self.settle(state, id, Outcome::Withdrawn, Time::now());
     }
 
-    /// What an earlier daemon since boot has told of losses.
+    /// What an earlier daemon has told of losses, if the kernel still counts on from there: counters of new maps begin
+    /// anew. What isn't certain is told once more.
     pub(super) fn adopt_losses(&self) {
         let text = std::fs::read_to_string(self.config.state.join(LOST)).unwrap_or_default();
         let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
-        lock(&self.state).lost = [numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()];
+        let told = [numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()];
+        let counted = match lock(&self.maps).counts() {
+            Ok([decisions, reports, ..]) => [decisions, reports],
+            Err(error) => {
+                tracing::error!(%error, "the counters can't be read");
+                return;
+            }
+        };
+        lock(&self.state).lost = carried_on(told, counted);
     }
 
     /// What the rings had no room for becomes an event itself.
@@ -152,6 +161,12 @@ impl Guard {
     }
 }
 
+/// Losses that were told, of what is counted now: none, if the counters have begun anew.
+fn carried_on(told: [u64; 2], counted: [u64; 2]) -> [u64; 2] {
+    let same = told.iter().zip(&counted).all(|(told, counted)| told <= counted);
+    if same { told } else { [0; 2] }
+}
+
 /// Whether the process of a hold has ended.
 fn ended(hold: &Hold) -> bool {
     let Some(process) = &hold.process else { return true };
@@ -160,5 +175,17 @@ fn ended(hold: &Hold) -> bool {
     match poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
         Ok(ready) => ready > 0,
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_that_begin_anew_are_told_from_the_start() {
+        assert_eq!(carried_on([3, 7], [3, 9]), [3, 7]);
+        assert_eq!(carried_on([3, 7], [0, 0]), [0, 0]);
+        assert_eq!(carried_on([3, 7], [5, 2]), [0, 0]);
     }
 }
