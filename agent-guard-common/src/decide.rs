@@ -3,13 +3,14 @@
 //! Written once and compiled twice: the kernel's hooks run it over maps, `policy explain` and
 //! `policy check` over plain tables. It is pure; who calls it supplies the objects.
 //!
-//! For files the caller walks from the object up to the root and shows every ancestor to
-//! [`Walk::step`]; the order is from the object outwards, so the first rule met is the deepest.
+//! For files the caller walks from the object up to the root. At each level, which is an object and its name, it tells
+//! [`Walk`] which places it has found there, and says [`Walk::up`] when the level is done. The order is from the object
+//! outwards, so the first level with a rule is the deepest; within a level the strictest rule counts.
 
 use crate::{
-    object::{Chain, NetKey, ObjectKey, ProfileKey},
+    object::{Chain, NetKey, SideKey},
     op::Op,
-    rules::{MAX_PROFILES, Profile, Slot, Tables},
+    rules::{MAX_PROFILES, Place, Profile, Slot, Tables},
     verdict::{Fault, Source, Verdict},
 };
 
@@ -65,30 +66,50 @@ impl Decision {
     }
 }
 
-/// The first rules met along one chain: the deepest.
+/// Rules that were met: those of one level, or the deepest of a chain.
 #[derive(Clone, Copy, Debug)]
 struct Met {
     critical: Slot,
     rule: Slot,
 }
 
+impl Met {
+    /// Takes what a level has, unless a deeper one had something.
+    #[inline(always)]
+    fn unless_met(&mut self, level: Self) {
+        if !self.critical.is_some() {
+            self.critical = level.critical;
+        }
+        if !self.rule.is_some() {
+            self.rule = level.rule;
+        }
+    }
+}
+
 /// A walk from an object to the root.
 #[derive(Clone, Copy, Debug)]
 pub struct Walk {
     profile: u32,
+    binding: u32,
     op: Op,
     /// Not 0 once an ancestor is in scope.
     in_scope: u32,
+    /// Not 0 if the tables name a place that isn't there.
+    broken: u32,
+    /// The level that is done, but for what is said of everything below the next one.
+    below: Met,
+    /// The level that is being looked at.
+    here: Met,
     tree: Met,
     mount: Met,
 }
 
 impl Walk {
-    /// Starts a walk for one operation of one profile.
+    /// Starts a walk for one operation, of one profile and the binding of a session.
     #[inline(always)]
     #[must_use]
-    pub const fn new(profile: u32, op: Op) -> Self {
-        Self::seeded(profile, op, 0)
+    pub const fn new(profile: u32, binding: u32, op: Op) -> Self {
+        Self::seeded(profile, binding, op, 0)
     }
 
     /// As [`Walk::new`], for the kernel: `zero` is 0, read from where the verifier doesn't know that.
@@ -98,35 +119,83 @@ impl Walk {
     /// through a step end alike and are verified once.
     #[inline(always)]
     #[must_use]
-    pub const fn seeded(profile: u32, op: Op, zero: u32) -> Self {
+    pub const fn seeded(profile: u32, binding: u32, op: Op, zero: u32) -> Self {
         let nothing = Slot::seeded(zero);
         let met = Met { critical: nothing, rule: nothing };
-        Self { profile, op, in_scope: zero, tree: met, mount: met }
+        Self {
+            profile,
+            binding,
+            op,
+            in_scope: zero,
+            broken: zero,
+            below: met,
+            here: met,
+            tree: met,
+            mount: met,
+        }
     }
 
-    /// Shows the walk the object itself, then each ancestor, from the deepest to the root.
+    /// Tells the walk that the level it looks at has this place, by whatever way it was found.
     #[inline(always)]
-    pub fn step<T: Tables>(&mut self, tables: &T, key: &ObjectKey, chain: Chain) {
-        let Some(entry) = tables.object(key) else { return };
-        let met = match chain {
-            Chain::Tree => &mut self.tree,
-            Chain::Mount => &mut self.mount,
+    pub fn meet<T: Tables>(&mut self, tables: &T, number: u32, chain: Chain) {
+        let Some(place) = tables.place(number) else {
+            self.broken |= 1;
+            return;
         };
-        if !met.critical.is_some() {
-            met.critical = entry.critical.slot(self.op);
-        }
-        // Of a profile that can't be, `finish` says so.
-        if entry.profiles & (1 << (self.profile % MAX_PROFILES)) != 0 {
-            let key = ProfileKey { ino: key.ino, dev: key.dev, profile: self.profile };
-            if let Some(entry) = tables.profile_object(&key) {
-                if !met.rule.is_some() {
-                    met.rule = entry.rules.slot(self.op);
-                }
-                if matches!(chain, Chain::Tree) {
-                    self.in_scope |= entry.scope;
-                }
+        self.here = self.say(tables, number, place, self.here, chain);
+        if place.below != 0 {
+            match tables.place(place.below) {
+                Some(below) => self.below = self.say(tables, place.below, below, self.below, chain),
+                None => self.broken |= 1,
             }
         }
+    }
+
+    /// What a place says, added to what others at the level say.
+    #[inline(always)]
+    fn say<T: Tables>(&mut self, tables: &T, number: u32, place: &Place, met: Met, chain: Chain) -> Met {
+        let mut met = Met { critical: met.critical.stricter(place.critical.slot(self.op)), ..met };
+        // Of a profile that can't be, `finish` says so.
+        if place.profiles & (1 << (self.profile % MAX_PROFILES)) != 0
+            && let Some(side) = tables.side(&SideKey { place: number, side: self.profile })
+        {
+            met.rule = met.rule.stricter(side.rules.slot(self.op));
+            self.in_scope |= Self::scope(side.scope, chain);
+        }
+        if place.flags & Place::SESSIONS != 0
+            && let Some(side) = tables.side(&SideKey { place: number, side: SideKey::session(self.binding) })
+        {
+            met.rule = met.rule.stricter(side.rules.slot(self.op));
+            self.in_scope |= Self::scope(side.scope, chain);
+        }
+        met
+    }
+
+    #[inline(always)]
+    const fn scope(scope: u32, chain: Chain) -> u32 {
+        if matches!(chain, Chain::Tree) { scope } else { 0 }
+    }
+
+    /// The level is done: the next one is the directory it is in.
+    ///
+    /// What a place says of everything directly below it is known one level later only, so a level counts when the next
+    /// one is done.
+    #[inline(always)]
+    pub fn up(&mut self, chain: Chain) {
+        let done = self.below;
+        self.below = self.here;
+        self.here = Met { critical: Slot::NONE, rule: Slot::NONE };
+        match chain {
+            Chain::Tree => self.tree.unless_met(done),
+            Chain::Mount => self.mount.unless_met(done),
+        }
+    }
+
+    /// The object's own file system ends here: what comes is found over mount points.
+    #[inline(always)]
+    pub fn leave_file_system(&mut self) {
+        self.up(Chain::Tree);
+        self.up(Chain::Tree);
     }
 
     /// Takes the scope out of consideration: what is acted on isn't lost with the directory it is in. A device node is
@@ -144,9 +213,14 @@ impl Walk {
     ///
     /// # Errors
     ///
-    /// [`Fault::PROFILE`] if the generation doesn't know the profile.
+    /// [`Fault::PROFILE`] if the generation doesn't know the profile, [`Fault::GENERATION`] if its tables are wrong.
     #[inline(always)]
-    pub fn finish<T: Tables>(self, tables: &T) -> Result<Decision, Fault> {
+    pub fn finish<T: Tables>(mut self, tables: &T) -> Result<Decision, Fault> {
+        self.up(Chain::Mount);
+        self.up(Chain::Mount);
+        if self.broken != 0 {
+            return Err(Fault::GENERATION);
+        }
         let profile = match tables.profile(self.profile) {
             Some(profile) if profile.flags & Profile::PRESENT != 0 => profile,
             _ => return Err(Fault::PROFILE),

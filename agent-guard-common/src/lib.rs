@@ -2,7 +2,7 @@
 //!
 //! Everything here is `no_std`, has no dependencies and means the same in the kernel and in user
 //! space: what can be done ([`Op`]), what can be answered ([`Verdict`]), how objects are named in
-//! maps ([`ObjectKey`], [`NetKey`]), the compiled tables ([`rules`]), the one decision
+//! maps ([`ObjectKey`], [`NameKey`], [`NetKey`]), how names are found ([`names`]), the compiled tables ([`rules`]), the one decision
 //! ([`decide`]) and the record that crosses the ring buffer ([`event`]).
 //!
 //! Values that cross between kernel and user space are integers in `#[repr(transparent)]` newtypes,
@@ -13,16 +13,17 @@ pub mod decide;
 pub mod digest;
 pub mod event;
 pub mod layout;
+pub mod names;
 pub mod object;
 pub mod op;
 pub mod rules;
 pub mod subject;
 pub mod verdict;
 
-pub use object::{Chain, NetKey, ObjectKey};
+pub use object::{Chain, NameKey, NetKey, ObjectKey};
 pub use op::Op;
 pub use verdict::{Fault, Source, Verdict};
 
 /// Version of everything that is shared through pinned maps and the ring buffer. A daemon adopts
 /// pins of its own version only. Raise it with every change to a shared struct or map.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;

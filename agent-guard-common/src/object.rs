@@ -1,25 +1,29 @@
 //! How objects are named in maps.
 
-/// A file system object: the superblock's device and the inode's number.
+/// A file system object: the superblock's device, the inode's number, and which of the inodes that have had this
+/// number it is.
 ///
 /// `dev` has the kernel's own encoding, `major << 20 | minor` (`MKDEV` in `include/linux/kdev_t.h`),
 /// not the one that `stat(2)` hands out.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct ObjectKey {
-    /// Inode number.
+    /// Inode number (`inode.i_ino`).
     pub ino: u64,
-    /// Device of the superblock.
+    /// Device of the superblock (`super_block.s_dev`).
     pub dev: u32,
-    /// Zero; maps compare keys byte by byte.
-    pub pad: u32,
+    /// `inode.i_generation`: another one when a file system uses a number again. 0 where a file system has none.
+    pub igen: u32,
 }
 
 impl ObjectKey {
-    /// The object with that device and inode number.
+    /// Stands for "in any directory" where a [`NameKey`] has its anchor. No file system has inode 0 on device 0.
+    pub const ANYWHERE: Self = Self { ino: 0, dev: 0, igen: 0 };
+
+    /// The object with that device, inode number and inode generation.
     #[must_use]
-    pub const fn new(dev: u32, ino: u64) -> Self {
-        Self { ino, dev, pad: 0 }
+    pub const fn new(dev: u32, ino: u64, igen: u32) -> Self {
+        Self { ino, dev, igen }
     }
 
     /// The kernel's encoding of a device.
@@ -29,16 +33,33 @@ impl ObjectKey {
     }
 }
 
-/// An object as one profile sees it.
+/// A name, or a chain of names, below a directory; see [`crate::names`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct ProfileKey {
-    /// Inode number.
-    pub ino: u64,
-    /// Device of the superblock.
-    pub dev: u32,
-    /// Index of the profile.
-    pub profile: u32,
+pub struct NameKey {
+    /// The directory that the chain begins in, or [`ObjectKey::ANYWHERE`].
+    pub anchor: ObjectKey,
+    /// [`crate::names::chain`] or [`crate::names::suffix`].
+    pub name: u64,
+}
+
+/// A place as one profile, or one session, sees it.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct SideKey {
+    /// Number of the place.
+    pub place: u32,
+    /// Index of the profile, or [`SideKey::session`].
+    pub side: u32,
+}
+
+impl SideKey {
+    /// What a session's own paths (`${cwd}` and others) are kept under: its binding, behind all profiles.
+    #[inline(always)]
+    #[must_use]
+    pub const fn session(binding: u32) -> u32 {
+        crate::rules::MAX_PROFILES.wrapping_add(binding)
+    }
 }
 
 /// Through what an ancestor contains an object.
@@ -100,7 +121,9 @@ mod pod {
     // SAFETY: plain integers, `repr(C)`, no padding.
     unsafe impl aya::Pod for super::ObjectKey {}
     // SAFETY: plain integers, `repr(C)`, no padding.
-    unsafe impl aya::Pod for super::ProfileKey {}
+    unsafe impl aya::Pod for super::NameKey {}
+    // SAFETY: plain integers, `repr(C)`, no padding.
+    unsafe impl aya::Pod for super::SideKey {}
     // SAFETY: bytes.
     unsafe impl aya::Pod for super::NetKey {}
 }
@@ -112,7 +135,8 @@ mod tests {
     #[test]
     fn keys_have_no_padding() {
         assert_eq!(size_of::<ObjectKey>(), 16);
-        assert_eq!(size_of::<ProfileKey>(), 16);
+        assert_eq!(size_of::<NameKey>(), 24);
+        assert_eq!(size_of::<SideKey>(), 8);
         assert_eq!(size_of::<NetKey>() * 8, NetKey::BITS as usize);
     }
 

@@ -2,18 +2,27 @@
 //!
 //! | table | key | value | bound |
 //! |---|---|---|---|
-//! | objects | [`ObjectKey`] | [`ObjectEntry`] | sized to the policy |
-//! | profile objects | [`ProfileKey`] | [`ProfileEntry`] | sized to the policy |
+//! | head | 0 | [`Head`] | 1 |
+//! | filter | word | 64 bits, see [`crate::names`] | [`crate::names::FILTER_WORDS`] |
+//! | objects | [`ObjectKey`] | number of a place | sized to the policy |
+//! | names | [`NameKey`] | number of a place | sized to the policy |
+//! | shapes | hash of a name | [`Shapes`] | sized to the policy |
+//! | places | number | [`Place`] | sized to the policy |
+//! | sides | [`SideKey`] | [`Side`] | sized to the policy and its sessions |
 //! | profiles | index | [`Profile`] | [`MAX_PROFILES`] |
 //! | networks | prefix of [`NetKey`] | [`NetEntry`] | sized to the policy |
+//!
+//! A *place* is what all rules together say of one path: where it leads to (an object) and how it is called (names)
+//! have the same place.
 
 use crate::{
-    object::{NetKey, ObjectKey, ProfileKey},
+    names::Shapes,
+    object::{NameKey, NetKey, ObjectKey, SideKey},
     op::Op,
     verdict::Verdict,
 };
 
-/// Profiles of one generation, at most: [`ObjectEntry::profiles`] has one bit for each.
+/// Profiles of one generation, at most: [`Place::profiles`] has one bit for each.
 pub const MAX_PROFILES: u32 = 64;
 
 /// Port rules of one address prefix, at most, those of the prefixes around it included.
@@ -25,10 +34,20 @@ pub const MAX_PORTS: usize = 16;
 pub struct Slot(u64);
 
 impl Slot {
+    /// No rule.
+    pub const NONE: Self = Self(0);
+
     /// A rule: its verdict and its number in the generation's list.
     #[must_use]
     pub const fn new(verdict: Verdict, number: u32) -> Self {
         Self((verdict.0 as u64) << 32 | number as u64)
+    }
+
+    /// The stricter of two; the first of two that are as strict.
+    #[inline(always)]
+    #[must_use]
+    pub const fn stricter(self, other: Self) -> Self {
+        if (other.0 >> 32) > (self.0 >> 32) { other } else { self }
     }
 
     /// No rule, read from where the verifier doesn't know that it is 0. See [`crate::decide::Walk::seeded`].
@@ -91,23 +110,42 @@ impl OpRules {
     }
 }
 
-/// What all profiles together say of an object.
+/// What is true of a whole generation.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ObjectEntry {
-    /// `[[critical]]` rules.
-    pub critical: OpRules,
-    /// One bit for each profile that has a [`ProfileEntry`] here.
-    pub profiles: u64,
+pub struct Head {
+    /// Bit `n` is set if a rule is about names that end in `n + 1` bytes ([`crate::names::suffix`]).
+    pub suffixes: u32,
+    /// Zero.
+    pub pad: u32,
 }
 
-/// What one profile says of an object.
+/// What the policy says of a place.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ProfileEntry {
+pub struct Place {
+    /// `[[critical]]` rules.
+    pub critical: OpRules,
+    /// One bit for each profile that has a [`Side`] here.
+    pub profiles: u64,
+    /// Number of the place that everything directly below has (`/home/*`); 0 for none.
+    pub below: u32,
+    /// [`Place::SESSIONS`].
+    pub flags: u32,
+}
+
+impl Place {
+    /// Sessions have sides of their own here.
+    pub const SESSIONS: u32 = 1;
+}
+
+/// What one profile, or one session, says of a place.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Side {
     /// The profile's rules.
     pub rules: OpRules,
-    /// 1 where the object is in `files.scope`.
+    /// 1 where the place is in `files.scope`.
     pub scope: u32,
     /// Zero.
     pub pad: u32,
@@ -121,8 +159,11 @@ pub struct Profile {
     pub flags: u32,
     /// Verdict of `network.connect`.
     pub connect: u8,
+    /// One bit for each operation on files that anything but `allow` can be said of, critical rules and rules of the
+    /// session's own paths included. Others needn't be judged.
+    pub judged: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
     /// Verdicts of `files.outside`, one an operation.
     pub outside: [u8; Op::COUNT],
 }
@@ -132,6 +173,13 @@ impl Profile {
     pub const PRESENT: u32 = 1;
     /// `mode = "report"`: judge and log everything, block nothing.
     pub const REPORT_ONLY: u32 = 2;
+
+    /// Whether an operation has to be judged.
+    #[inline(always)]
+    #[must_use]
+    pub const fn judges(&self, op: Op) -> bool {
+        self.judged >> (op.0 & 7) & 1 != 0
+    }
 }
 
 /// A range of ports and what happens to it.
@@ -161,10 +209,18 @@ pub struct NetEntry {
 
 /// Where a decision looks things up: maps in the kernel, plain tables in user space.
 pub trait Tables {
-    /// What all profiles say of an object.
-    fn object(&self, key: &ObjectKey) -> Option<&ObjectEntry>;
-    /// What one profile says of an object.
-    fn profile_object(&self, key: &ProfileKey) -> Option<&ProfileEntry>;
+    /// Whether a bit of the filter is set.
+    fn may_have(&self, bit: u32) -> bool;
+    /// Place of an object.
+    fn object(&self, key: &ObjectKey) -> Option<u32>;
+    /// Place of a name.
+    fn name(&self, key: &NameKey) -> Option<u32>;
+    /// Shapes of the chains that end in a name, by its hash.
+    fn shapes(&self, name: u64) -> Option<&Shapes>;
+    /// A place.
+    fn place(&self, number: u32) -> Option<&Place>;
+    /// What a profile or a session says of a place.
+    fn side(&self, key: &SideKey) -> Option<&Side>;
     /// A profile by its index.
     fn profile(&self, index: u32) -> Option<&Profile>;
     /// The entry of the longest prefix that has the address.
@@ -174,9 +230,11 @@ pub trait Tables {
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
-    unsafe impl aya::Pod for super::ObjectEntry {}
+    unsafe impl aya::Pod for super::Head {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
-    unsafe impl aya::Pod for super::ProfileEntry {}
+    unsafe impl aya::Pod for super::Place {}
+    // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
+    unsafe impl aya::Pod for super::Side {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::Profile {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
@@ -190,8 +248,9 @@ mod tests {
     #[test]
     fn no_padding() {
         assert_eq!(size_of::<OpRules>(), 64);
-        assert_eq!(size_of::<ObjectEntry>(), 72);
-        assert_eq!(size_of::<ProfileEntry>(), 72);
+        assert_eq!(size_of::<Place>(), 80);
+        assert_eq!(size_of::<Side>(), 72);
+        assert_eq!(size_of::<Head>(), 8);
         assert_eq!(size_of::<Profile>(), 16);
         assert_eq!(size_of::<NetEntry>(), 12 * MAX_PORTS);
     }

@@ -34,8 +34,12 @@ pub struct Session {
     pub state: u32,
     /// Its terminal's device in the kernel's encoding, 0 for none.
     pub tty: u32,
+    /// What its own paths are kept under, see [`crate::object::SideKey::session`]. Never used twice since boot.
+    pub binding: u32,
     /// Zero.
     pub pad: u32,
+    /// Zero.
+    pub pad2: u32,
 }
 
 impl Session {
@@ -84,7 +88,7 @@ mod tests {
     #[test]
     fn no_padding() {
         assert_eq!(size_of::<Tag>(), 40);
-        assert_eq!(size_of::<Session>(), 24);
+        assert_eq!(size_of::<Session>(), 32);
         assert_eq!(size_of::<Answer>(), 8);
         assert_eq!(size_of::<Guard>(), 32);
     }

@@ -127,6 +127,9 @@ impl Fault {
     /// The tag could not be given to a new task.
     pub const TAG: Self = Self(10);
 
+    /// There was no memory to look at names with.
+    pub const MEMORY: Self = Self(11);
+
     /// A short text for people and events.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -141,6 +144,7 @@ impl Fault {
             Self::HOLDS_FULL => "the table of holds is full",
             Self::SIGNAL => "the process could not be stopped",
             Self::ADDRESS => "the address can't be understood",
+            Self::MEMORY => "there was no memory to look at names with",
             Self::TAG => "the tag could not be given to the new task",
             _ => "unknown",
         }
