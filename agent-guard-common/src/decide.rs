@@ -73,6 +73,27 @@ struct Met {
     rule: Slot,
 }
 
+/// What is met through one [`Chain`].
+#[derive(Clone, Copy, Debug)]
+struct Lane {
+    /// The deepest of all levels that are done.
+    met: Met,
+    /// The level that is done, but for what is said of everything below the next one.
+    below: Met,
+    /// The level that is being looked at.
+    here: Met,
+}
+
+impl Lane {
+    /// The level is done.
+    #[inline(always)]
+    fn up(&mut self) {
+        self.met.unless_met(self.below);
+        self.below = self.here;
+        self.here = Met { critical: Slot::NONE, rule: Slot::NONE };
+    }
+}
+
 impl Met {
     /// Takes what a level has, unless a deeper one had something.
     #[inline(always)]
@@ -96,12 +117,10 @@ pub struct Walk {
     in_scope: u32,
     /// Not 0 if the tables name a place that isn't there.
     broken: u32,
-    /// The level that is done, but for what is said of everything below the next one.
-    below: Met,
-    /// The level that is being looked at.
-    here: Met,
-    tree: Met,
-    mount: Met,
+    /// Not 0 once there is a level below the one that is being looked at.
+    deeper: u32,
+    tree: Lane,
+    mount: Lane,
 }
 
 impl Walk {
@@ -122,32 +141,38 @@ impl Walk {
     pub const fn seeded(profile: u32, binding: u32, op: Op, zero: u32) -> Self {
         let nothing = Slot::seeded(zero);
         let met = Met { critical: nothing, rule: nothing };
-        Self {
-            profile,
-            binding,
-            op,
-            in_scope: zero,
-            broken: zero,
-            below: met,
-            here: met,
-            tree: met,
-            mount: met,
-        }
+        let lane = Lane { met, below: met, here: met };
+        Self { profile, binding, op, in_scope: zero, broken: zero, deeper: zero, tree: lane, mount: lane }
     }
 
-    /// Tells the walk that the level it looks at has this place, by whatever way it was found.
+    /// Tells the walk that the level it looks at has this place, by whatever way it was found. `chain` says what that
+    /// way led through: a chain of names that climbs over a mount point is [`Chain::Mount`] at a level of the tree too.
     #[inline(always)]
     pub fn meet<T: Tables>(&mut self, tables: &T, number: u32, chain: Chain) {
         let Some(place) = tables.place(number) else {
             self.broken |= 1;
             return;
         };
-        self.here = self.say(tables, number, place, self.here, chain);
-        if place.below != 0 {
+        let mut lane = self.lane(chain);
+        lane.here = self.say(tables, number, place, lane.here, chain);
+        // Of the object itself nothing is said by what is said of everything in it.
+        if place.below != 0 && self.deeper != 0 {
             match tables.place(place.below) {
-                Some(below) => self.below = self.say(tables, place.below, below, self.below, chain),
+                Some(below) => lane.below = self.say(tables, place.below, below, lane.below, chain),
                 None => self.broken |= 1,
             }
+        }
+        match chain {
+            Chain::Tree => self.tree = lane,
+            Chain::Mount => self.mount = lane,
+        }
+    }
+
+    #[inline(always)]
+    const fn lane(&self, chain: Chain) -> Lane {
+        match chain {
+            Chain::Tree => self.tree,
+            Chain::Mount => self.mount,
         }
     }
 
@@ -182,20 +207,29 @@ impl Walk {
     /// one is done.
     #[inline(always)]
     pub fn up(&mut self, chain: Chain) {
-        let done = self.below;
-        self.below = self.here;
-        self.here = Met { critical: Slot::NONE, rule: Slot::NONE };
-        match chain {
-            Chain::Tree => self.tree.unless_met(done),
-            Chain::Mount => self.mount.unless_met(done),
+        self.deeper |= 1;
+        // Beyond its file system nothing is added to the object's own tree any more.
+        if matches!(chain, Chain::Tree) {
+            self.tree.up();
         }
+        self.mount.up();
     }
 
-    /// The object's own file system ends here: what comes is found over mount points.
+    /// The object's own file system ends here: what comes is found over mount points. To be called at its root, instead
+    /// of [`Walk::up`]: the root and the directory it is mounted on are one level. So are a root and a mount point
+    /// further up: between those nothing is called.
     #[inline(always)]
     pub fn leave_file_system(&mut self) {
-        self.up(Chain::Tree);
-        self.up(Chain::Tree);
+        self.tree.up();
+        self.tree.up();
+    }
+
+    /// What the object's own tree says: its critical rule, its other rule, and whether it is in scope. Ends the walk like
+    /// [`Walk::finish`]; for whoever makes tables.
+    #[must_use]
+    pub fn own(mut self) -> (Slot, Slot, bool) {
+        self.leave_file_system();
+        (self.tree.met.critical, self.tree.met.rule, self.in_scope != 0)
     }
 
     /// Takes the scope out of consideration: what is acted on isn't lost with the directory it is in. A device node is
@@ -216,6 +250,7 @@ impl Walk {
     /// [`Fault::PROFILE`] if the generation doesn't know the profile, [`Fault::GENERATION`] if its tables are wrong.
     #[inline(always)]
     pub fn finish<T: Tables>(mut self, tables: &T) -> Result<Decision, Fault> {
+        self.leave_file_system();
         self.up(Chain::Mount);
         self.up(Chain::Mount);
         if self.broken != 0 {
@@ -225,7 +260,7 @@ impl Walk {
             Some(profile) if profile.flags & Profile::PRESENT != 0 => profile,
             _ => return Err(Fault::PROFILE),
         };
-        let Self { tree, mount, .. } = self;
+        let (tree, mount) = (self.tree.met, self.mount.met);
         let mut decision = if tree.critical.is_some() {
             Decision::of(tree.critical, Source::CRITICAL)
         } else {
@@ -241,7 +276,7 @@ impl Walk {
     /// What the profile says.
     #[inline(always)]
     fn ordinary(&self, profile: &Profile) -> Result<Decision, Fault> {
-        let Self { tree, mount, .. } = self;
+        let (tree, mount) = (self.tree.met, self.mount.met);
         if tree.rule.is_some() {
             return Ok(Decision::of(tree.rule, Source::RULE).under(profile));
         }

@@ -1,0 +1,76 @@
+//! The paths of single sessions: `${cwd}`, `${home}` and `${tmp}`.
+
+use std::path::PathBuf;
+
+use agent_guard_common::{
+    NameKey, ObjectKey,
+    names::Shapes,
+    object::SideKey,
+    rules::{Place, Side},
+};
+
+/// What variables stand for in one session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionPaths {
+    /// Its profile.
+    pub profile: String,
+    /// What its paths are kept under, see [`SideKey::session`]. Never [`NO_SESSION`], never used twice since boot.
+    pub binding: u32,
+    /// `${cwd}`: where it was started.
+    pub cwd: PathBuf,
+    /// `${home}`; none for a user without one.
+    pub home: Option<PathBuf>,
+    /// `${tmp}`.
+    pub tmp: PathBuf,
+}
+
+/// The binding of a session without paths of its own.
+pub const NO_SESSION: u32 = 0;
+
+/// The binding of a session that doesn't exist, to explain what one would see.
+pub const SUPPOSED_SESSION: u32 = u32::MAX - agent_guard_common::rules::MAX_PROFILES;
+
+/// What has to be written into tables that are in force, in the order of the members: whoever looks at them meanwhile
+/// sees what was so before, or what is so then, and for other sessions both are the same.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// New sides.
+    pub sides: Vec<(SideKey, Side)>,
+    /// New places; of one that was there only [`Place::below`] changes, from 0.
+    pub places: Vec<(u32, Place)>,
+    /// Words of the filter, with the bits that they had.
+    pub filter: Vec<(u32, u64)>,
+    /// Shapes, with those that there were.
+    pub shapes: Vec<(u64, Shapes)>,
+    /// Objects that have another place now, or have one now.
+    pub objects: Vec<(ObjectKey, u32)>,
+    /// Names that have another place now, or have one now.
+    pub names: Vec<(NameKey, u32)>,
+}
+
+impl Compiled {
+    /// Adds what the policy says of a session's own paths; returns what has to be written for that.
+    ///
+    /// # Errors
+    ///
+    /// What of the policy can't be said of these paths. Nothing has changed then.
+    pub fn bind_session(
+        &mut self,
+        policy: &Policy,
+        fs: &dyn Filesystem,
+        session: &SessionPaths,
+    ) -> Result<Changes, Vec<Diagnostic>> {
+        todo!()
+    }
+
+    /// Forgets a session; returns the sides that can be taken away.
+    pub fn release_session(&mut self, binding: u32) -> Vec<SideKey> {
+        todo!()
+    }
+}
+
+/// Whether a profile says anything of a session's own paths, so that a session must be bound before it starts.
+#[must_use]
+pub fn needs_session_paths(profile: &Profile) -> bool {
+    todo!()
+}
