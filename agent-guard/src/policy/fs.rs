@@ -1,6 +1,12 @@
 //! Where paths are looked up, and how what they lead to is told from everything else.
 
-use std::{ffi::OsString, io, os::fd::BorrowedFd, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    os::fd::BorrowedFd,
+    path::{Path, PathBuf},
+};
 
 use agent_guard_common::ObjectKey;
 
@@ -47,6 +53,54 @@ pub struct Mount {
     pub kind: String,
 }
 
+/// All mounts of a name space.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Mounts {
+    all: BTreeMap<u64, Mount>,
+    by_dev: BTreeMap<u32, Vec<u64>>,
+}
+
+impl Mounts {
+    pub(super) fn new(mounts: Vec<Mount>) -> Self {
+        let mut by_dev: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        for mount in &mounts {
+            by_dev.entry(mount.dev).or_default().push(mount.id);
+        }
+        Self { all: mounts.into_iter().map(|mount| (mount.id, mount)).collect(), by_dev }
+    }
+
+    pub(super) fn get(&self, id: u64) -> Option<&Mount> {
+        self.all.get(&id)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Mount> {
+        self.all.values()
+    }
+
+    /// Those of a file system.
+    pub(super) fn of(&self, dev: u32) -> impl Iterator<Item = &Mount> {
+        self.by_dev.get(&dev).into_iter().flatten().filter_map(|id| self.get(*id))
+    }
+
+    /// The path that something in a mount has in its file system.
+    pub(super) fn inside(&self, mount: u64, path: &Path) -> Option<PathBuf> {
+        let mount = self.get(mount)?;
+        Some(join(&mount.root, path.strip_prefix(&mount.point).ok()?))
+    }
+
+    /// Whether another mount shows some of the same objects.
+    pub(super) fn shared(&self, mount: &Mount) -> bool {
+        self.of(mount.dev).any(|other| {
+            mount.id != other.id && (mount.root.starts_with(&other.root) || other.root.starts_with(&mount.root))
+        })
+    }
+}
+
+/// `join` without a slash at the end: that would ask for a directory.
+pub(super) fn join(base: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { base.to_owned() } else { base.join(rest) }
+}
+
 /// Where paths are looked up.
 pub trait Filesystem {
     /// What paths lead to, in their order. The flag says whether the last component is followed: others always are.
@@ -75,6 +129,11 @@ pub trait Filesystem {
     ///
     /// What the system says, [`io::ErrorKind::NotADirectory`] for what is none.
     fn names(&self, directory: &Path) -> io::Result<Vec<OsString>>;
+
+    /// The directory that a mount hides, where that can be told.
+    fn hidden(&self, _mount: &Mount) -> Option<ObjectKey> {
+        None
+    }
 }
 
 /// What tells an object from all others, as the kernel's own structures have it.

@@ -34,7 +34,9 @@ pub mod tables;
 
 mod check;
 mod compile;
+mod edit;
 mod host;
+mod mountinfo;
 mod net;
 mod network;
 mod parse;
@@ -83,8 +85,8 @@ pub fn build(
     key: [u64; 2],
     sessions: &[SessionPaths],
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let resolved = resolve::resolve(policy, fs)?;
-    let mut compiled = compile::compile(&resolved, assigned, key)?;
+    let resolved = resolve::resolve(policy, fs, key)?;
+    let mut compiled = compile::compile(resolved, assigned, key)?;
     for session in sessions {
         compiled.bind_session(policy, fs, session)?;
     }

@@ -2,6 +2,15 @@
 
 use std::path::PathBuf;
 
+use super::{
+    compile,
+    diagnostic::Diagnostic,
+    edit::Edit,
+    fs::Filesystem,
+    model::{PathPattern, Policy, Profile},
+    resolve::{self, Resolved},
+    tables::Compiled,
+};
 use agent_guard_common::{
     NameKey, ObjectKey,
     names::Shapes,
@@ -36,7 +45,7 @@ pub const SUPPOSED_SESSION: u32 = u32::MAX - agent_guard_common::rules::MAX_PROF
 pub struct Changes {
     /// New sides.
     pub sides: Vec<(SideKey, Side)>,
-    /// New places; of one that was there only [`Place::below`] changes, from 0.
+    /// New places; of one that was there only [`Place::below`] changes, to a place that says more.
     pub places: Vec<(u32, Place)>,
     /// Words of the filter, with the bits that they had.
     pub filter: Vec<(u32, u64)>,
@@ -60,17 +69,34 @@ impl Compiled {
         fs: &dyn Filesystem,
         session: &SessionPaths,
     ) -> Result<Changes, Vec<Diagnostic>> {
-        todo!()
+        let Some(profile) = self.profile_index(&session.profile) else { return Ok(Changes::default()) };
+        let Resolved { mut bindings, shared, .. } = resolve::session(policy, fs, self.key, session)?;
+        compile::room_for_shapes(self, &bindings)?;
+        bindings.sort_unstable_by_key(|binding| (binding.key, binding.below));
+        let mut edit = Edit::new(self);
+        for group in bindings.chunk_by(|one, other| one.key == other.key) {
+            edit.say(session.binding, group);
+        }
+        for shared in &shared {
+            edit.share(policy, shared, Some((profile, session.binding)));
+        }
+        Ok(edit.finish())
     }
 
     /// Forgets a session; returns the sides that can be taken away.
     pub fn release_session(&mut self, binding: u32) -> Vec<SideKey> {
-        todo!()
+        let session = SideKey::session(binding);
+        let gone: Vec<_> = self.sides.keys().copied().filter(|key| key.side == session).collect();
+        for key in &gone {
+            self.sides.remove(key);
+        }
+        gone
     }
 }
 
 /// Whether a profile says anything of a session's own paths, so that a session must be bound before it starts.
 #[must_use]
 pub fn needs_session_paths(profile: &Profile) -> bool {
-    todo!()
+    let scope = profile.scope.iter().map(|entry| &entry.path);
+    scope.chain(profile.rules.iter().map(|rule| &rule.path)).any(PathPattern::is_variable)
 }
