@@ -20,6 +20,8 @@
 //! - A *diagnostic* is a mistake in a policy, at a line and a column.
 #![forbid(unsafe_code)]
 
+#[doc(hidden)]
+pub mod case;
 pub mod diagnostic;
 pub mod explain;
 pub mod fs;
@@ -31,6 +33,8 @@ pub mod session;
 pub mod source;
 pub mod summary;
 pub mod tables;
+#[doc(hidden)]
+pub mod world;
 
 mod check;
 mod compile;
