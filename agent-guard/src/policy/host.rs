@@ -77,7 +77,8 @@ impl Filesystem for HostFilesystem {
 impl HostFilesystem {
     fn chunk(&self, paths: &[(PathBuf, bool)]) -> Vec<io::Result<Object>> {
         let open: Vec<_> = paths.iter().map(|(path, follow)| open(path, *follow)).collect();
-        let fds: Vec<_> = open.iter().filter_map(|open| open.as_ref().ok()).map(|(fd, ..)| fd.as_fd()).collect();
+        let fds: Vec<_> =
+            open.iter().filter_map(|open| open.as_ref().ok()).map(|(fd, ..)| fd.as_fd()).collect();
         let mut identities = match self.identify.identify(&fds) {
             Ok(identities) if identities.len() == fds.len() => Ok(identities.into_iter()),
             Ok(_) => Err("not all were told".to_owned()),
@@ -105,7 +106,8 @@ fn copied(mount: &Mount, inside: &Path) -> io::Result<Option<OwnedFd>> {
     if see(point.as_fd(), Path::new(""), AtFlags::EMPTY_PATH)?.mount != mount.id {
         return Ok(None);
     }
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     let tree = rustix::mount::open_tree(&point, "", flags)?;
     if rest.as_os_str().is_empty() {
         return Ok(Some(tree));

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use agent_guard_common::{Op, Verdict};
 
-use super::{super::world::World, Case, Line, apply};
+use super::{
+    super::{fs::join, world::World},
+    Case, Line, apply,
+};
 
 /// Numbers that look random (`SplitMix64`, Steele and others, 2014).
 #[derive(Clone, Debug)]
@@ -75,7 +78,11 @@ impl Case {
         maker.policy();
         maker.lines.push(Line::Load);
         for _ in 0..maker.random.below(16) {
-            if maker.random.one_in(3) { maker.grow(20) } else { maker.change() }
+            if maker.random.one_in(3) {
+                maker.grow(20);
+            } else {
+                maker.change();
+            }
             for _ in 0..maker.random.below(3) {
                 maker.ask();
             }
@@ -91,8 +98,15 @@ impl Maker<'_> {
     fn add(&mut self, line: Line) {
         if apply(&mut self.world, &line).is_ok() {
             match &line {
-                Line::Mkdir(path) | Line::File(path) | Line::Symlink(_, path) => self.paths.push(path.clone()),
-                Line::Link(_, path) | Line::Rename(_, path) => self.paths.push(path.clone()),
+                Line::Mkdir(path) | Line::File(path) | Line::Symlink(_, path) | Line::Link(_, path) => {
+                    self.paths.push(path.clone());
+                }
+                Line::Rename(from, to) => {
+                    let moved =
+                        self.paths.iter().filter_map(|path| Some(join(to, path.strip_prefix(from).ok()?)));
+                    let moved: Vec<_> = moved.collect();
+                    self.paths.extend(moved);
+                }
                 Line::Bind(_, path) | Line::Mount(_, path) => self.points.push(path.clone()),
                 _ => {}
             }
@@ -193,7 +207,11 @@ impl Maker<'_> {
             1 if !scope => format!("**/*{}", self.random.pick(&ENDINGS, ".tf")),
             0..4 if variables => {
                 let variable = self.random.pick(&["${cwd}", "${home}", "${tmp}"], "${cwd}");
-                if self.random.one_in(2) { variable.to_owned() } else { format!("{variable}/{}", names.join("/")) }
+                if self.random.one_in(2) {
+                    variable.to_owned()
+                } else {
+                    format!("{variable}/{}", names.join("/"))
+                }
             }
             4 => format!("{}/*", self.base.display()),
             5..8 => self.known().display().to_string(),

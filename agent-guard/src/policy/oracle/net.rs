@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use agent_guard_common::Source;
 
-use super::{super::model::{NetRule, Policy}, Answer, answer};
+use super::{
+    super::model::{NetRule, Policy},
+    Answer, answer,
+};
 
 /// Judges a connection. None if there is no such profile.
 #[must_use]

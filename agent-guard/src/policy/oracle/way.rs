@@ -67,7 +67,9 @@ pub(super) fn meets(bound: &Bound<'_>, levels: &[Level]) -> Vec<(usize, bool)> {
         let by_name = level.own && level.name.is_some();
         let own = match &bound.what {
             What::Object(key) => (level.key == Some(*key)).then_some(level.own),
-            What::Ending(text) => (by_name && names.first().is_some_and(|name| name.ends_with(text.as_str()))).then_some(true),
+            What::Ending(text) => {
+                (by_name && names.first().is_some_and(|name| name.ends_with(text.as_str()))).then_some(true)
+            }
             What::Anywhere(parts) => {
                 let last = named.get(parts.len() - 1).is_some_and(|level| level.own);
                 (by_name && matches(parts, &names)).then_some(last)

@@ -112,7 +112,9 @@ fn forms_of_paths() {
         in_files(&format!("scope = [ {path:?} ]"), 11, "can't be in the scope");
     }
     let critical = |path: &str| {
-        format!("version = 1\n[[critical]]\npath = {path:?}\nops = [\"read\"]\nverdict = \"deny\"\nreason = \"x\"\n")
+        format!(
+            "version = 1\n[[critical]]\npath = {path:?}\nops = [\"read\"]\nverdict = \"deny\"\nreason = \"x\"\n"
+        )
     };
     mistakes(&critical("${cwd}/a"), &[(3, 8, "each session has another one")]);
     for path in ["**/a", "**/*.x", "/a/*/b", "/a/*"] {
@@ -253,7 +255,10 @@ fn paths_that_are_too_long_in_truth() {
 #[test]
 fn too_many_depths_of_one_name() {
     let rule = |depth: usize| {
-        format!("[[profile.p.files.rule]]\npath = \"{}/x\"\nops = [\"write\"]\nverdict = \"deny\"\n", "/d".repeat(depth))
+        format!(
+            "[[profile.p.files.rule]]\npath = \"{}/x\"\nops = [\"write\"]\nverdict = \"deny\"\n",
+            "/d".repeat(depth)
+        )
     };
     let text = |count: usize| format!("version = 1\n{}", (0..count).map(rule).collect::<String>());
     compiled(&text(31), &FakeFs::new(&[]));

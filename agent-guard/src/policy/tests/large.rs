@@ -17,7 +17,8 @@ fn text() -> String {
             _ => ("profile.p.files.rule", format!("/srv/*/g{number}")),
         };
         let ops = "\"write\", \"create\", \"delete\"";
-        writeln!(text, "[[{table}]]\npath = {path:?}\nops = [{ops}]\nverdict = \"deny\"\nreason = \"r\"").unwrap();
+        writeln!(text, "[[{table}]]\npath = {path:?}\nops = [{ops}]\nverdict = \"deny\"\nreason = \"r\"")
+            .unwrap();
     }
     text
 }
@@ -44,4 +45,20 @@ fn a_hundred_thousand_rules() {
     assert_eq!(explained(&compiled, &fs, "write", "/srv/new/g99999").1, "rule");
     assert_eq!(explained(&compiled, &fs, "write", "/srv/new/g99998").1, "outside");
     assert_eq!(PolicySummary::new(&policy).profiles.len(), 2);
+}
+
+#[test]
+fn many_networks() {
+    let entries: String =
+        (0..20_000).map(|at| format!("\"10.{}.{}.0/24:443\",\n", at / 256, at % 256)).collect();
+    let policy =
+        policy(&format!("version = 1\n[profile.p.network]\nallow = [\"10.0.0.0/8:80\",\n{entries}]\n"));
+    let start = Instant::now();
+    let compiled = built(&policy, &FakeFs::new(&[])).unwrap();
+    println!("networks compiled in {:?}", start.elapsed());
+    let connect =
+        |addr: &str, port| explain_connect(&compiled.view(), 0, addr.parse().unwrap(), port).unwrap().rule;
+    assert_eq!(connect("10.78.31.9", 443).unwrap().number, 20_001);
+    assert_eq!(connect("10.78.32.9", 443), None);
+    assert_eq!(connect("10.78.31.9", 80).unwrap().number, 1);
 }

@@ -5,7 +5,9 @@ use super::*;
 /// A policy with one rule a line: verdict, operations and path; the scope is `/scope` and what begins with it.
 fn rules(lines: &[(&str, &str)]) -> String {
     let rules = lines.iter().map(|(verdict, path)| {
-        format!("[[profile.p.files.rule]]\npath = {path:?}\nops = [\"read\", \"delete\"]\nverdict = {verdict:?}\n")
+        format!(
+            "[[profile.p.files.rule]]\npath = {path:?}\nops = [\"read\", \"delete\"]\nverdict = {verdict:?}\n"
+        )
     });
     format!("version = 1\n[profile.p.files]\nscope = [\"/scope\"]\n{}", rules.collect::<String>())
 }
@@ -101,7 +103,8 @@ fn moved_and_linked() {
 fn one_component() {
     let mut fs = FakeFs::new(&["/home/u/.ssh", "/home/v", "/out"]);
     fs.file("/home/w");
-    let compiled = compiled(&rules(&[("kill", "/home/*/.ssh"), ("report", "/home/*"), ("allow", "/home")]), &fs);
+    let compiled =
+        compiled(&rules(&[("kill", "/home/*/.ssh"), ("report", "/home/*"), ("allow", "/home")]), &fs);
     for (path, expected) in [
         ("/home/u/.ssh/id", "kill rule"),
         ("/home/v/.ssh", "kill rule"),
@@ -202,8 +205,10 @@ fn mounted_in_a_pattern() {
     fs.mount(3, "/home/v");
     fs.mount(4, "/srv/secret.d/disk");
     fs.mount(5, "/srv/x/.git/disk");
-    let compiled =
-        compiled(&rules(&[("kill", "/home/*"), ("report", "**/*.d"), ("allow", "**/.git"), ("hold", "/home/*/.ssh")]), &fs);
+    let compiled = compiled(
+        &rules(&[("kill", "/home/*"), ("report", "**/*.d"), ("allow", "**/.git"), ("hold", "/home/*/.ssh")]),
+        &fs,
+    );
     assert_eq!(delete(&compiled, &fs, "/home/u/disk/x"), "kill rule");
     assert_eq!(delete(&compiled, &fs, "/home/v/x"), "kill rule");
     assert_eq!(delete(&compiled, &fs, "/home/v"), "kill rule");

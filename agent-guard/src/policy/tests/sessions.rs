@@ -88,7 +88,11 @@ fn each_has_its_own() {
 fn at_once_or_one_by_one() {
     let fs = tree();
     let policy = policy(TEXT);
-    let sessions = [session(1, "/work/a"), session(2, "/work/b"), SessionPaths { profile: "gone".into(), ..session(3, "/") }];
+    let sessions = [
+        session(1, "/work/a"),
+        session(2, "/work/b"),
+        SessionPaths { profile: "gone".into(), ..session(3, "/") },
+    ];
     let at_once = build(&policy, &fs, &BTreeMap::new(), KEY, &sessions).unwrap();
     let mut one_by_one = built(&policy, &fs).unwrap();
     for session in &sessions {
@@ -117,10 +121,24 @@ fn changes_are_all_there_is() {
                 _ => after.names.extend(changes.names.iter().copied()),
             }
             for other in [NO_SESSION, 1] {
-                for path in ["/work/a/.git", "/work/a", "/work/b", "/work", "/home/u/x/keys", "/tmp/x", "/tmp", "/shared"] {
+                for path in [
+                    "/work/a/.git",
+                    "/work/a",
+                    "/work/b",
+                    "/work",
+                    "/home/u/x/keys",
+                    "/tmp/x",
+                    "/tmp",
+                    "/shared",
+                ] {
                     for op in Op::FILE {
                         let ask = |tables: &Compiled| asked(tables, &fs, other, op.name(), path);
-                        assert_eq!(ask(&after), ask(&before), "{step} {binding} {other} {} {path}", op.name());
+                        assert_eq!(
+                            ask(&after),
+                            ask(&before),
+                            "{step} {binding} {other} {} {path}",
+                            op.name()
+                        );
                     }
                 }
             }
@@ -185,7 +203,9 @@ fn file_systems_in_a_session() {
     fs.mount(3, "/data");
     fs.add("/data/x");
     fs.bind("/data/x", "/work/a/data");
-    let text = format!("{TEXT}[[profile.p.files.rule]]\npath = \"${{cwd}}/data\"\nops = [\"write\"]\nverdict = \"kill\"\n");
+    let text = format!(
+        "{TEXT}[[profile.p.files.rule]]\npath = \"${{cwd}}/data\"\nops = [\"write\"]\nverdict = \"kill\"\n"
+    );
     let text = text.replace("[profile.q]\n", "");
     let policy = policy(&text);
     let mut compiled = built(&policy, &fs).unwrap();
