@@ -80,7 +80,7 @@ pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
     record.answer = outcome.answer;
     record.pad = 0;
     record.protocol = call.protocol;
-    record.pad2 = 0;
+    record.detail = call.detail;
     record.family = call.address.family;
     record.port = call.address.port;
     record.addr = call.address.addr;
@@ -96,7 +96,7 @@ pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
 #[inline(always)]
 fn header(header: &mut Header, kind: u16, size: u32, subject: &Subject) {
     let ids = bpf_get_current_uid_gid();
-    let task = subject.task;
+    let task = subject.task();
     header.size = size;
     header.kind = kind;
     header.abi = ABI as u16;
@@ -208,7 +208,7 @@ pub fn exec(subject: &Subject, bprm: Bprm) {
     let record = unsafe { &mut *entry.as_mut_ptr() };
     header(&mut record.header, event::EXEC, size_of::<Exec>() as u32, subject);
     record.exe_len = bprm.filename(&mut record.exe);
-    record.args_len = subject.task.arguments(&mut record.args);
+    record.args_len = subject.task().arguments(&mut record.args);
     entry.submit(0);
     const { assert!(ARGS_BYTES.is_power_of_two()) }
 }

@@ -32,7 +32,7 @@ const NAME_WORDS: u32 = 32;
 /// Holds the call, or lets it go on or fail if it was held before and has an answer.
 #[inline(always)]
 pub fn hold(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
-    if !call.subject.task.can_restart() {
+    if !call.restarts || !call.subject.task().can_restart() {
         return Outcome::refused(decision, Fault::UNHOLDABLE);
     }
     if digest == 0 {
