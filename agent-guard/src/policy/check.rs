@@ -1,6 +1,6 @@
 //! From documents to the model. Goes on after a mistake, so that one run finds all of them.
 
-use std::{collections::BTreeMap, ops::Range, path::PathBuf};
+use std::{collections::BTreeMap, ops::Range};
 
 use agent_guard_common::{Op, Verdict};
 use sha2::{Digest, Sha256};
@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     diagnostic::Diagnostic,
-    model::{FileRule, Mode, NetRule, Outside, Policy, Profile, ScopePath, UNENFORCED},
+    model::{FileRule, Mode, NetRule, Outside, PathPattern, Policy, Profile, ScopePath},
     net, parse,
     parse::{Keys, Report, Value},
     paths,
@@ -166,8 +166,7 @@ impl Checker<'_> {
         self.report.keys(files, &FILES);
         if let Some(value) = files.get("scope") {
             for entry in self.report.array(value, "`scope`") {
-                let Some(path) = self.path(entry, "an entry of `scope`") else { continue };
-                profile.scope.push(ScopePath { path, origin: self.report.origin(&entry.span()) });
+                profile.scope.extend(self.scope(entry));
             }
         }
         if let Some(outside) =
@@ -185,23 +184,8 @@ impl Checker<'_> {
         for op in Op::FILE {
             let Some(value) = table.get(op.name()) else { continue };
             let Some(verdict) = self.verdict(value) else { continue };
-            if UNENFORCED.contains(&op) && verdict != Verdict::ALLOW {
-                self.unenforced(&value.span(), op, verdict);
-            }
             outside.set(op, verdict);
         }
-    }
-
-    fn unenforced(&mut self, span: &Range<usize>, op: Op, verdict: Verdict) {
-        self.report.error_help(
-            span,
-            format!(
-                "`{}` with the verdict {:?} is not enforced yet by this version of agent-guard",
-                op.name(),
-                verdict.name()
-            ),
-            "remove it, or allow it: what can't be judged is not blocked",
-        );
     }
 
     fn rules(&mut self, value: &Value<'_>, what: &str, critical: bool) -> Vec<FileRule> {
@@ -216,7 +200,7 @@ impl Checker<'_> {
         let verdict = self.required(table, span, "verdict");
         let reason = if critical { self.required(table, span, "reason") } else { table.get("reason") };
         let origin = self.report.origin(&path.map_or_else(|| span.clone(), Value::span));
-        let path = path.and_then(|value| self.path(value, "`path`"));
+        let path = path.and_then(|value| if critical { self.critical_path(value) } else { self.path(value, "`path`") });
         let judged = verdict.and_then(|value| self.verdict(value));
         if let (true, Some(value), Some(judged)) = (critical, verdict, judged)
             && judged.goes_on()
@@ -228,7 +212,7 @@ impl Checker<'_> {
                  use `hold`, `deny` or `kill`",
             );
         }
-        let ops = ops.map(|value| self.ops(value, judged));
+        let ops = ops.map(|value| self.ops(value));
         let reason = reason.and_then(|value| self.report.string(value, "`reason`"));
         Some(FileRule { path: path?, ops: ops?, verdict: judged?, reason: reason.map(str::to_owned), origin })
     }
@@ -246,18 +230,36 @@ impl Checker<'_> {
         value
     }
 
-    fn path(&mut self, value: &Value<'_>, what: &str) -> Option<PathBuf> {
+    fn path(&mut self, value: &Value<'_>, what: &str) -> Option<PathPattern> {
         match paths::parse(self.report.string(value, what)?) {
             Ok(path) => Some(path),
-            Err(paths::Unusable::Later(what)) => {
-                self.report.later(&value.span(), &what);
-                None
-            }
-            Err(paths::Unusable::Wrong(message, help)) => {
+            Err(paths::Unusable(message, help)) => {
                 self.report.error_help(&value.span(), message, help);
                 None
             }
         }
+    }
+
+    /// A path that can be part of the scope.
+    fn scope(&mut self, value: &Value<'_>) -> Option<ScopePath> {
+        let path = self.path(value, "an entry of `scope`")?;
+        if path.is_anywhere() {
+            let message = format!("`{path}` can't be in the scope: it may be anywhere");
+            self.report.error_help(&value.span(), message, "name the directories, or write a rule with the verdict `allow`");
+            return None;
+        }
+        Some(ScopePath { path, origin: self.report.origin(&value.span()) })
+    }
+
+    /// A path that is the same for every session.
+    fn critical_path(&mut self, value: &Value<'_>) -> Option<PathPattern> {
+        let path = self.path(value, "`path`")?;
+        if path.is_variable() {
+            let message = format!("`{path}` can't be critical: each session has another one");
+            self.report.error_help(&value.span(), message, "write the path out, or write a rule of a profile");
+            return None;
+        }
+        Some(path)
     }
 
     fn verdict(&mut self, value: &Value<'_>) -> Option<Verdict> {
@@ -272,7 +274,7 @@ impl Checker<'_> {
         verdict
     }
 
-    fn ops(&mut self, value: &Value<'_>, verdict: Option<Verdict>) -> Vec<Op> {
+    fn ops(&mut self, value: &Value<'_>) -> Vec<Op> {
         let mut ops = Vec::new();
         let values = self.report.array(value, "`ops`");
         if values.is_empty() && value.get_ref().is_array() {
@@ -291,12 +293,6 @@ impl Checker<'_> {
                 self.report.error(&value.span(), format!("`{name}` is named twice"));
             } else {
                 ops.push(op);
-            }
-            if let Some(verdict) = verdict
-                && UNENFORCED.contains(&op)
-                && verdict != Verdict::ALLOW
-            {
-                self.unenforced(&value.span(), op, verdict);
             }
         }
         ops.sort();

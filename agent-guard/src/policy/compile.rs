@@ -1,120 +1,83 @@
 //! From bindings to tables.
 //!
-//! At one object and for one operation the binding with the greatest depth wins, then the strictest verdict,
-//! then the lowest rule number.
+//! At one key and for one operation the binding with the greatest depth wins, then the strictest verdict, then the
+//! lowest rule number.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, HashMap},
 };
 
 use agent_guard_common::{
-    NetKey, ObjectKey, Op, Verdict,
-    object::ProfileKey,
-    rules::{MAX_PROFILES, NetEntry, ObjectEntry, Profile, ProfileEntry, Tables},
+    Op, Verdict,
+    names::Shapes,
+    object::SideKey,
+    rules::{MAX_PROFILES, OpRules, Place, Profile, Side},
 };
 
-pub use super::rules::{RuleInfo, RuleKind};
 use super::{
     diagnostic::Diagnostic,
-    model::{FileRule, Mode, Policy},
+    edit::Edit,
+    model::{self, Mode, Policy},
     network,
-    resolve::{Resolved, Shared, Subject},
-    rules::{self, Numbers},
+    resolve::{Binding, Key, Owner, Resolved},
+    rules,
+    tables::Compiled,
 };
-
-/// One generation: the tables that the kernel judges by, and what people need to read them.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Compiled {
-    /// Name, index and entry of each profile, by name.
-    pub profiles: Vec<(String, u32, Profile)>,
-    /// What all profiles together say of objects.
-    pub objects: BTreeMap<ObjectKey, ObjectEntry>,
-    /// What single profiles say of objects.
-    pub entries: BTreeMap<ProfileKey, ProfileEntry>,
-    /// What profiles say of networks: number of bits, those of the profile included, and first key.
-    pub networks: BTreeMap<(u32, NetKey), NetEntry>,
-    /// The rules; a rule's number is its place, from 1.
-    pub rules: Vec<RuleInfo>,
-    /// SHA-256 of the sources, in hexadecimal.
-    pub digest: String,
-    /// What the author of the policy should know.
-    pub warnings: Vec<Diagnostic>,
-}
-
-impl Compiled {
-    /// Index of the profile with that name.
-    #[must_use]
-    pub fn profile_index(&self, name: &str) -> Option<u32> {
-        self.profiles.iter().find(|(other, ..)| other == name).map(|&(_, index, _)| index)
-    }
-
-    /// The rule with that number.
-    #[must_use]
-    pub fn rule(&self, number: u32) -> Option<&RuleInfo> {
-        self.rules.get(usize::try_from(number).ok()?.checked_sub(1)?)
-    }
-}
-
-impl Tables for Compiled {
-    fn object(&self, key: &ObjectKey) -> Option<&ObjectEntry> {
-        self.objects.get(key)
-    }
-
-    fn profile_object(&self, key: &ProfileKey) -> Option<&ProfileEntry> {
-        self.entries.get(key)
-    }
-
-    fn profile(&self, index: u32) -> Option<&Profile> {
-        self.profiles.iter().find(|&&(_, other, _)| other == index).map(|(.., profile)| profile)
-    }
-
-    fn network(&self, key: &NetKey) -> Option<&NetEntry> {
-        (NetKey::PROFILE_BITS..=NetKey::BITS)
-            .rev()
-            .find_map(|bits| self.networks.get(&(bits, network::first_key(key, bits))))
-    }
-}
 
 /// Makes the tables.
 ///
 /// # Errors
 ///
 /// Everything that doesn't fit into the tables.
-pub fn compile(
-    resolved: &Resolved<'_>,
+pub(super) fn compile(
+    resolved: Resolved<'_>,
     assigned: &BTreeMap<String, u32>,
+    key: [u64; 2],
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let policy = resolved.policy;
+    let Resolved { policy, mut bindings, shared, warnings } = resolved;
     let indexes = indexes(policy, assigned)?;
     let networks = network::compile(policy, &indexes)?;
-    let mut tables = Builder { policy, indexes: &indexes, best: BTreeMap::new(), scope: Vec::new() };
-    for binding in &resolved.bindings {
-        tables.bind(binding.key, binding.subject, binding.depth);
-    }
-    for shared in &resolved.shared {
-        tables.share(shared);
-    }
-    let (objects, entries) = tables.finish();
-    let profiles = policy.profiles.iter().zip(&indexes).map(|(profile, &index)| {
-        let report = if profile.mode == Mode::Report { Profile::REPORT_ONLY } else { 0 };
-        let entry = Profile {
-            flags: Profile::PRESENT | report,
-            connect: profile.connect.0,
-            pad: [0; 3],
-            outside: profile.outside.bytes(),
-        };
-        (profile.name.clone(), index, entry)
-    });
-    Ok(Compiled {
+    let profiles = policy.profiles.iter().zip(&indexes);
+    let profiles = profiles.map(|(profile, &index)| (profile.name.clone(), index, entry(policy, profile)));
+    let mut compiled = Compiled {
         profiles: profiles.collect(),
-        objects,
-        entries,
         networks,
         rules: rules::list(policy),
         digest: policy.digest.clone(),
-        warnings: resolved.warnings.clone(),
-    })
+        warnings,
+        key,
+        ..Compiled::default()
+    };
+    room_for_shapes(&compiled, &bindings)?;
+    let mut places = Places { indexes: &indexes, numbers: HashMap::new() };
+    bindings.sort_unstable_by_key(|binding| (binding.key, binding.below));
+    for group in bindings.chunk_by(|one, other| one.key == other.key) {
+        let Some(Binding { key, .. }) = group.first() else { continue };
+        let number = places.place(&mut compiled, group);
+        compiled.point(*key, number);
+    }
+    let mut edit = Edit::new(&mut compiled);
+    for shared in &shared {
+        edit.share(policy, shared, None);
+    }
+    Ok(compiled)
+}
+
+/// What a profile says of everything that no rule names.
+fn entry(policy: &Policy, profile: &model::Profile) -> Profile {
+    let report = if profile.mode == Mode::Report { Profile::REPORT_ONLY } else { 0 };
+    let outside = Op::FILE.into_iter().map(|op| (op, profile.outside.get(op)));
+    let rules = policy.critical.iter().chain(&profile.rules);
+    let rules = rules.flat_map(|rule| rule.ops.iter().map(|&op| (op, rule.verdict)));
+    let judged = outside.chain(rules).filter(|(_, verdict)| *verdict != Verdict::ALLOW);
+    Profile {
+        flags: Profile::PRESENT | report,
+        connect: profile.connect.0,
+        judged: judged.fold(0, |judged, (op, _)| judged | 1 << (op.0 & 7)),
+        pad: [0; 2],
+        outside: profile.outside.bytes(),
+    }
 }
 
 /// An index for each profile: the one it has had, else one that no profile has had.
@@ -154,113 +117,122 @@ fn indexes(policy: &Policy, assigned: &BTreeMap<String, u32>) -> Result<Vec<u32>
     if mistakes.is_empty() { Ok(indexes) } else { Err(mistakes) }
 }
 
-/// Which list of rules: none for critical ones, else the profile's place in the policy.
-type Side = Option<usize>;
+/// Refuses chains that end in a name with more shapes than there is room for.
+pub(super) fn room_for_shapes(compiled: &Compiled, bindings: &[Binding<'_>]) -> Result<(), Vec<Diagnostic>> {
+    let mut all: HashMap<u64, Shapes> = HashMap::new();
+    let mut full = BTreeMap::new();
+    for Binding { key, subject, .. } in bindings {
+        let Key::Chain(_, last, _, shape) = key else { continue };
+        let shapes = all.entry(*last).or_insert_with(|| compiled.shapes.get(last).copied().unwrap_or_default());
+        if !shapes.add(*shape) {
+            full.entry(subject.origin).or_insert(subject.path);
+        }
+    }
+    let mistakes: Vec<_> = full
+        .into_iter()
+        .map(|(origin, path)| {
+            let message = format!("no room for `{path}`: too many rules of other depths end in the same name");
+            Diagnostic::error(origin, message).help("name a directory above, or use `**/NAME`")
+        })
+        .collect();
+    if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+}
 
-/// What is best at an object for an operation so far.
+/// What is best for an operation so far.
 type Best = (u32, Verdict, Reverse<u32>);
 
-struct Builder<'p> {
-    policy: &'p Policy,
-    indexes: &'p [u32],
-    best: BTreeMap<(ObjectKey, Side, Op), Best>,
-    scope: Vec<(ObjectKey, usize)>,
+/// What somebody says at a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Said {
+    best: [Option<Best>; Op::COUNT],
+    scope: bool,
 }
 
-impl<'p> Builder<'p> {
-    /// A rule, its list and its number. None for a scope.
-    fn rule(&self, subject: Subject) -> Option<(Side, &'p FileRule, u32)> {
-        match subject {
-            Subject::Critical(at) => {
-                let number = Numbers::critical().after(at).take();
-                Some((None, self.policy.critical.get(at)?, number))
-            }
-            Subject::Rule(profile, at) => {
-                let before: usize =
-                    self.policy.profiles.iter().take(profile).map(|profile| profile.rules.len()).sum();
-                let number = Numbers::files(self.policy).after(before).after(at).take();
-                Some((Some(profile), self.policy.profiles.get(profile)?.rules.get(at)?, number))
-            }
-            Subject::Scope(_) => None,
-        }
-    }
-
-    fn bind(&mut self, key: ObjectKey, subject: Subject, depth: u32) {
-        if let Subject::Scope(profile) = subject {
-            self.scope.push((key, profile));
-        } else if let Some((side, rule, number)) = self.rule(subject) {
-            for &op in &rule.ops {
-                offer(&mut self.best, (key, side, op), (depth, rule.verdict, Reverse(number)));
-            }
-        }
-    }
-
-    /// What stands above another place of an object counts where it is stricter than what holds at the
-    /// place that the object really has.
-    fn share(&mut self, shared: &Shared) {
-        let Some(&key) = shared.tree.first() else { return };
-        let mut above = BTreeMap::new();
-        for &(subject, depth) in &shared.above {
-            let Some((side, rule, number)) = self.rule(subject) else { continue };
-            for &op in &rule.ops {
-                offer(&mut above, (key, side, op), (depth, rule.verdict, Reverse(number)));
-            }
-        }
-        for ((key, side, op), best) in above {
-            if best.1 > self.holds(&shared.tree, side, op) {
-                self.best.insert((key, side, op), best);
-            }
-        }
-    }
-
-    /// What a list of rules says of an object so far.
-    fn holds(&self, tree: &[ObjectKey], side: Side, op: Op) -> Verdict {
-        if let Some(&(_, verdict, _)) = tree.iter().find_map(|&key| self.best.get(&(key, side, op))) {
-            return verdict;
-        }
-        let Some(profile) = side else { return Verdict::NONE };
-        if tree.iter().any(|&key| self.scope.contains(&(key, profile))) {
-            return Verdict::ALLOW;
-        }
-        self.policy.profiles.get(profile).map_or(Verdict::DENY, |profile| profile.outside.get(op))
-    }
-
-    fn finish(self) -> (BTreeMap<ObjectKey, ObjectEntry>, BTreeMap<ProfileKey, ProfileEntry>) {
-        let mut objects: BTreeMap<ObjectKey, ObjectEntry> = BTreeMap::new();
-        let mut entries: BTreeMap<ProfileKey, ProfileEntry> = BTreeMap::new();
-        let at = |key: ObjectKey, profile: usize| {
-            let profile = self.indexes.get(profile).copied()?;
-            Some(ProfileKey { ino: key.ino, dev: key.dev, profile })
+impl Said {
+    /// Takes one more binding in.
+    pub(super) fn add(&mut self, binding: &Binding<'_>) {
+        let Some((number, rule)) = binding.subject.rule else {
+            self.scope = true;
+            return;
         };
-        for ((key, side, op), (_, verdict, Reverse(number))) in self.best {
-            match side {
-                None => objects.entry(key).or_default().critical.set(op, verdict, number),
-                Some(profile) => {
-                    let Some(at) = at(key, profile) else { continue };
-                    entries.entry(at).or_default().rules.set(op, verdict, number);
-                }
+        let new = Some((binding.depth, rule.verdict, Reverse(number)));
+        for op in &rule.ops {
+            if let Some(best) = self.best.get_mut(usize::from(op.0)) {
+                *best = new.max(*best);
             }
         }
-        for (key, profile) in self.scope {
-            let Some(at) = at(key, profile) else { continue };
-            entries.entry(at).or_default().scope = 1;
+    }
+
+    fn rules(&self) -> OpRules {
+        let mut rules = OpRules::default();
+        for (op, best) in (0..).zip(self.best) {
+            if let Some((_, verdict, Reverse(number))) = best {
+                rules.set(Op(op), verdict, number);
+            }
         }
-        for key in entries.keys() {
-            objects.entry(ObjectKey::new(key.dev, key.ino)).or_default().profiles |= 1 << key.profile;
-        }
-        (objects, entries)
+        rules
+    }
+
+    /// As the tables have it.
+    pub(super) fn side(&self) -> Side {
+        Side { rules: self.rules(), scope: u32::from(self.scope), pad: 0 }
     }
 }
 
-fn offer<K: Ord>(best: &mut BTreeMap<K, Best>, key: K, new: Best) {
-    match best.entry(key) {
-        Entry::Vacant(free) => {
-            free.insert(new);
+/// Places by what they say: those that say the same are one.
+struct Places<'a> {
+    indexes: &'a [u32],
+    numbers: HashMap<Vec<u64>, u32>,
+}
+
+impl Places<'_> {
+    /// The place of a key with these bindings, those of the thing itself first.
+    fn place(&mut self, compiled: &mut Compiled, bindings: &[Binding<'_>]) -> u32 {
+        let itself = bindings.partition_point(|binding| !binding.below);
+        let (itself, below) = bindings.split_at_checked(itself).unwrap_or((bindings, &[]));
+        let below = if below.is_empty() { 0 } else { self.intern(compiled, below, 0) };
+        self.intern(compiled, itself, below)
+    }
+
+    fn intern(&mut self, compiled: &mut Compiled, bindings: &[Binding<'_>], below: u32) -> u32 {
+        let mut said: BTreeMap<Owner, Said> = BTreeMap::new();
+        for binding in bindings {
+            said.entry(binding.subject.owner).or_default().add(binding);
         }
-        Entry::Occupied(mut old) => {
-            if new > *old.get() {
-                *old.get_mut() = new;
+        let mut place = Place { below, ..Place::default() };
+        let mut sides = Vec::new();
+        for (owner, said) in said {
+            match owner {
+                Owner::Critical => place.critical = said.rules(),
+                Owner::Profile(at) => {
+                    let Some(&index) = self.indexes.get(at) else { continue };
+                    place.profiles |= 1 << index;
+                    sides.push((index, said.side()));
+                }
+                Owner::Session => {}
             }
         }
+        let next = u32::try_from(self.numbers.len() + 1).unwrap_or(u32::MAX);
+        *self.numbers.entry(words(&place, &sides)).or_insert_with(|| {
+            compiled.places.insert(next, place);
+            let sides = sides.into_iter().map(|(side, said)| (SideKey { place: next, side }, said));
+            compiled.sides.extend(sides);
+            next
+        })
     }
+}
+
+/// Everything that a place says, as numbers.
+fn words(place: &Place, sides: &[(u32, Side)]) -> Vec<u64> {
+    let rules = |rules: &OpRules| {
+        let slots = (0..).take(Op::COUNT).map(|op| rules.slot(Op(op)));
+        slots.map(|slot| u64::from(slot.verdict().0) << 32 | u64::from(slot.rule())).collect::<Vec<_>>()
+    };
+    let mut words = rules(&place.critical);
+    words.push(u64::from(place.below));
+    for (side, said) in sides {
+        words.push(u64::from(*side) << 32 | u64::from(said.scope));
+        words.extend(rules(&said.rules));
+    }
+    words
 }

@@ -1,6 +1,7 @@
-//! What would happen, and why: the kernel's decision over the compiled tables.
+//! What would happen, and why: the kernel's decision over tables.
 
 use std::{
+    ffi::OsString,
     io,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -10,12 +11,14 @@ use agent_guard_common::{
     Fault, ObjectKey, Op,
     decide::{self, Decision, Walk},
     object::{effective, mapped},
+    rules::Tables,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
-    compile::{Compiled, RuleInfo},
-    resolve::{Device, Filesystem, Object},
+    fs::{Device, Filesystem, Object},
+    rules::RuleInfo,
+    tables::{Compiled, View},
     walk,
 };
 
@@ -57,41 +60,50 @@ pub enum ExplainError {
     Fault(Fault),
 }
 
-/// Explains an operation on a file. What doesn't exist is judged by the deepest directory above it that
-/// does; so creating at a path that exists stands for creating in it. Deleting and moving are about a symbolic
-/// link itself, everything else about what it leads to. A session's terminal is known to the session only:
-/// here it is a device like others.
+impl Compiled {
+    /// Index of a profile.
+    ///
+    /// # Errors
+    ///
+    /// [`ExplainError::UnknownProfile`]
+    pub fn index_of(&self, profile: &str) -> Result<u32, ExplainError> {
+        self.profile_index(profile).ok_or_else(|| ExplainError::UnknownProfile(profile.to_owned()))
+    }
+}
+
+/// Explains an operation on a file, of a profile by its index and of a session by its binding
+/// ([`super::session::NO_SESSION`] for none). What doesn't exist is judged by its name and the directories above.
+/// Creating, deleting and moving are about a symbolic link itself, everything else about what it leads to. A session's
+/// terminal and its processes are known to the session only: here they are files like others.
 ///
 /// # Errors
 ///
 /// [`ExplainError`]
-pub fn explain_path(
-    compiled: &Compiled,
+pub fn explain_path<T: Tables>(
+    view: &View<'_, T>,
     fs: &dyn Filesystem,
-    profile: &str,
+    (profile, binding): (u32, u32),
     op: Op,
     path: &Path,
 ) -> Result<Explanation, ExplainError> {
     if !Op::FILE.contains(&op) {
         return Err(ExplainError::NotAFileOp(op.name()));
     }
-    let index = index(compiled, profile)?;
-    let fail = |source| ExplainError::Lookup { path: path.into(), source };
-    let object = deepest(fs, op, path)?;
-    if op == Op::WRITE
+    let (object, missing) = deepest(fs, op, path)?;
+    let opened = matches!(op, Op::READ | Op::WRITE) && missing.is_empty();
+    if opened
         && let Some(Device::Character(number)) = object.device
         && needs_no_rule(number)
     {
-        return Ok(explanation(compiled, Decision::builtin()));
+        return Ok(explanation(view, Decision::builtin()));
     }
-    let mut walk = Walk::new(index, op);
-    for (key, chain) in walk::chain(fs, &object).map_err(fail)? {
-        walk.step(compiled, &key, chain);
-    }
-    if op == Op::WRITE && object.device.is_some() {
+    let fail = |source| ExplainError::Lookup { path: path.into(), source };
+    let mut walk = Walk::new(profile, binding, op);
+    walk::walk(view, &mut walk, &walk::levels(fs, &object, &missing).map_err(fail)?);
+    if op == Op::WRITE && missing.is_empty() && object.device.is_some() {
         walk.ignore_scope();
     }
-    walk.finish(compiled).map(|decision| explanation(compiled, decision)).map_err(ExplainError::Fault)
+    walk.finish(view.tables).map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)
 }
 
 /// Explains a connection.
@@ -99,9 +111,9 @@ pub fn explain_path(
 /// # Errors
 ///
 /// [`ExplainError`]
-pub fn explain_connect(
-    compiled: &Compiled,
-    profile: &str,
+pub fn explain_connect<T: Tables>(
+    view: &View<'_, T>,
+    profile: u32,
     addr: IpAddr,
     port: u16,
 ) -> Result<Explanation, ExplainError> {
@@ -109,16 +121,11 @@ pub fn explain_connect(
         IpAddr::V4(addr) => mapped(addr.octets()),
         IpAddr::V6(addr) => addr.octets(),
     };
-    let index = index(compiled, profile)?;
-    let decision = decide::connect(compiled, index, effective(addr), port);
-    decision.map(|decision| explanation(compiled, decision)).map_err(ExplainError::Fault)
+    let decision = decide::connect(view.tables, profile, effective(addr), port);
+    decision.map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)
 }
 
-fn index(compiled: &Compiled, profile: &str) -> Result<u32, ExplainError> {
-    compiled.profile_index(profile).ok_or_else(|| ExplainError::UnknownProfile(profile.to_owned()))
-}
-
-/// Whether a device can be written to without a rule: `null`, `zero`, `full`, `random`, `urandom`
+/// Whether a device can be read and written without a rule: `null`, `zero`, `full`, `random`, `urandom`
 /// (`drivers/char/mem.c`) and `tty`.
 fn needs_no_rule(device: u32) -> bool {
     [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0)]
@@ -126,30 +133,30 @@ fn needs_no_rule(device: u32) -> bool {
         .any(|(major, minor)| device == ObjectKey::dev(major, minor))
 }
 
-/// The object at a path, or else the deepest directory above it.
-fn deepest(fs: &dyn Filesystem, op: Op, path: &Path) -> Result<Object, ExplainError> {
-    // `components` drops inner `.` and double slashes; `..` would need the file system.
-    let normal = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
-    if !path.is_absolute() || !normal {
-        return Err(ExplainError::NotAbsolute(path.into()));
-    }
-    let path: PathBuf = path.components().collect();
-    let mut follow = !matches!(op, Op::DELETE | Op::RENAME);
+/// The object at a path; or else the deepest directory above it, and the names that don't exist in there, the last
+/// first.
+fn deepest(fs: &dyn Filesystem, op: Op, path: &Path) -> Result<(Object, Vec<OsString>), ExplainError> {
+    let path = walk::normal(path).ok_or_else(|| ExplainError::NotAbsolute(path.into()))?;
+    let mut follow = !matches!(op, Op::CREATE | Op::DELETE | Op::RENAME);
+    let mut missing = Vec::new();
     for candidate in path.ancestors() {
         match fs.lookup(candidate, follow) {
-            Ok(object) => return Ok(object),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => follow = true,
+            Ok(object) => return Ok((object, missing)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                missing.extend(candidate.file_name().map(OsString::from));
+                follow = true;
+            }
             Err(source) => return Err(ExplainError::Lookup { path: candidate.into(), source }),
         }
     }
     Err(ExplainError::Lookup { path, source: io::ErrorKind::NotFound.into() })
 }
 
-fn explanation(compiled: &Compiled, decision: Decision) -> Explanation {
+fn explanation<T>(view: &View<'_, T>, decision: Decision) -> Explanation {
     Explanation {
         verdict: decision.verdict.name().to_owned(),
         policy: decision.policy.name().to_owned(),
         source: decision.source.name().to_owned(),
-        rule: compiled.rule(decision.rule).cloned(),
+        rule: view.rule(decision.rule).cloned(),
     }
 }

@@ -2,162 +2,180 @@
 
 use std::{
     ffi::OsString,
-    fs,
     io::{self, Error, ErrorKind},
-    os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
-        unix::ffi::OsStringExt,
-    },
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use agent_guard_common::ObjectKey;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
 
-use super::resolve::{Device, Filesystem, Mount, Object};
+use super::{
+    fs::{Device, Filesystem, Identify, Identity, Mount, Object},
+    mountinfo,
+};
+
+/// Descriptors that are open at once, at most.
+const CHUNK: usize = 256;
 
 /// The file systems that this process sees.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HostFilesystem;
+pub struct HostFilesystem {
+    identify: Box<dyn Identify + Send + Sync>,
+}
+
+impl HostFilesystem {
+    /// The identities of objects are what somebody says who knows the kernel's.
+    #[must_use]
+    pub fn new(identify: Box<dyn Identify + Send + Sync>) -> Self {
+        Self { identify }
+    }
+}
+
+/// The identities of objects are what `stat(2)` shows: consistent in themselves, so good to try a policy out, and
+/// nothing that the kernel could judge by.
+impl Default for HostFilesystem {
+    fn default() -> Self {
+        Self::new(Box::new(Shown))
+    }
+}
+
+/// What `stat(2)` shows.
+struct Shown;
+
+impl Identify for Shown {
+    fn identify(&self, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<Identity>> {
+        let one = |fd: &BorrowedFd<'_>| {
+            let Seen { dev, ino, .. } = see(*fd, Path::new(""), AtFlags::EMPTY_PATH)?;
+            Ok(Identity { key: ObjectKey::new(dev, ino, 0), root: ObjectKey::new(dev, 0, 0) })
+        };
+        fds.iter().map(one).collect()
+    }
+}
 
 impl Filesystem for HostFilesystem {
-    fn lookup(&self, path: &Path, follow: bool) -> io::Result<Object> {
-        let mut flags = OFlags::PATH | OFlags::CLOEXEC;
-        if !follow {
-            flags |= OFlags::NOFOLLOW;
-        }
-        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
-        let found = identity(fd.as_fd(), Path::new(""), AtFlags::EMPTY_PATH)?;
-        let path = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
-        if !path.is_absolute() {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("it leads to {path:?}, which is in no directory"),
-            ));
-        }
-        // What was deleted or moved meanwhile has another path, or none.
-        if identity(CWD, &path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)? != found {
-            return Err(Error::other("it was changed meanwhile, try again"));
-        }
-        let Identity { key, mount, device } = found;
-        Ok(Object { path, key, mount, device })
+    fn lookup_all(&self, paths: &[(PathBuf, bool)]) -> Vec<io::Result<Object>> {
+        paths.chunks(CHUNK).flat_map(|chunk| self.chunk(chunk)).collect()
     }
 
     fn mounts(&self) -> io::Result<Vec<Mount>> {
-        let table = fs::read("/proc/self/mountinfo")?;
-        let lines = table.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        lines
-            .map(|line| {
-                mount(line).ok_or_else(|| {
-                    let line = String::from_utf8_lossy(line);
-                    Error::new(ErrorKind::InvalidData, format!("/proc/self/mountinfo has the line {line:?}"))
-                })
+        mountinfo::read()
+    }
+
+    fn names(&self, directory: &Path) -> io::Result<Vec<OsString>> {
+        std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+    }
+}
+
+impl HostFilesystem {
+    fn chunk(&self, paths: &[(PathBuf, bool)]) -> Vec<io::Result<Object>> {
+        let open: Vec<_> = paths.iter().map(|(path, follow)| open(path, *follow)).collect();
+        let fds: Vec<_> = open.iter().filter_map(|open| open.as_ref().ok()).map(|(fd, ..)| fd.as_fd()).collect();
+        let mut identities = match self.identify.identify(&fds) {
+            Ok(identities) if identities.len() == fds.len() => Ok(identities.into_iter()),
+            Ok(_) => Err("not all were told".to_owned()),
+            Err(error) => Err(error.to_string()),
+        };
+        let mut identity = || match &mut identities {
+            Ok(identities) => identities.next().ok_or_else(|| Error::other("not all were told")),
+            Err(error) => Err(Error::other(format!("its identity can't be told: {error}"))),
+        };
+        open.iter()
+            .map(|open| match open {
+                Ok((_, path, seen)) => identity().and_then(|identity| object(path, *seen, identity)),
+                Err(error) => Err(copy(error)),
             })
             .collect()
     }
 }
 
-/// What tells an object from others.
-#[derive(PartialEq, Eq)]
-struct Identity {
-    key: ObjectKey,
+fn copy(error: &Error) -> Error {
+    match error.raw_os_error() {
+        Some(code) => Error::from_raw_os_error(code),
+        None => Error::new(error.kind(), error.to_string()),
+    }
+}
+
+/// Opens what a path leads to, without being able to do anything with it; the path that it has, and how it looks.
+fn open(path: &Path, follow: bool) -> io::Result<(OwnedFd, PathBuf, Seen)> {
+    let mut flags = OFlags::PATH | OFlags::CLOEXEC;
+    if !follow {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let fd = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let seen = see(fd.as_fd(), Path::new(""), AtFlags::EMPTY_PATH)?;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))?;
+    if !path.is_absolute() {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("it leads to {path:?}, which is in no directory"),
+        ));
+    }
+    Ok((fd, path, seen))
+}
+
+/// Puts together what is known of an object, unless it was deleted or moved meanwhile: then it has another path, or none.
+fn object(path: &Path, seen: Seen, identity: Identity) -> io::Result<Object> {
+    if see(CWD, path, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)? != seen {
+        return Err(Error::other("it was changed meanwhile, try again"));
+    }
+    let Identity { key, root } = identity;
+    let Seen { mount, directory, device, .. } = seen;
+    Ok(Object { path: path.to_owned(), key, root, mount, directory, device })
+}
+
+/// How an object looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    dev: u32,
+    ino: u64,
     mount: u64,
+    directory: bool,
     device: Option<Device>,
 }
 
 /// Looks at an object. Asks no server: device and inode number don't change, and it might not answer.
-fn identity(at: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> io::Result<Identity> {
+fn see(at: BorrowedFd<'_>, path: &Path, flags: AtFlags) -> io::Result<Seen> {
     let wanted = StatxFlags::TYPE | StatxFlags::INO | StatxFlags::MNT_ID;
     let found: Statx = rustix::fs::statx(at, path, flags | AtFlags::STATX_DONT_SYNC, wanted)?;
     if found.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
         return Err(Error::new(ErrorKind::Unsupported, "the kernel doesn't tell its mount (Linux 5.8 does)"));
     }
-    let dev = ObjectKey::dev(found.stx_dev_major, found.stx_dev_minor);
-    let device = match FileType::from_raw_mode(found.stx_mode.into()) {
+    let kind = FileType::from_raw_mode(found.stx_mode.into());
+    let device = match kind {
         FileType::CharacterDevice => {
             Some(Device::Character(ObjectKey::dev(found.stx_rdev_major, found.stx_rdev_minor)))
         }
         FileType::BlockDevice => Some(Device::Block),
         _ => None,
     };
-    Ok(Identity { key: ObjectKey::new(dev, found.stx_ino), mount: found.stx_mnt_id, device })
-}
-
-/// A line of mountinfo (`Documentation/filesystems/proc.rst`, 3.5).
-fn mount(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let id = number(fields.next()?)?;
-    let parent = number(fields.next()?)?;
-    let mut dev = fields.next()?.split(|&byte| byte == b':');
-    let (major, minor) = (number(dev.next()?)?, number(dev.next()?)?);
-    let root = path(fields.next()?);
-    let point = path(fields.next()?);
-    let mut rest = fields.skip_while(|&field| field != b"-");
-    rest.next()?;
-    let kind = String::from_utf8_lossy(rest.next()?).into_owned();
-    let dev = ObjectKey::dev(u32::try_from(major).ok()?, u32::try_from(minor).ok()?);
-    Some(Mount { id, parent, dev, root, point, kind })
-}
-
-fn number(field: &[u8]) -> Option<u64> {
-    std::str::from_utf8(field).ok()?.parse().ok()
-}
-
-/// Undoes the kernel's escapes: a backslash and three octal digits.
-fn path(field: &[u8]) -> PathBuf {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'\\'
-            && let Some((digits, after)) = after.split_at_checked(3)
-            && let Some(digits) = std::str::from_utf8(digits).ok()
-            && let Ok(escaped) = u8::from_str_radix(digits, 8)
-        {
-            bytes.push(escaped);
-            rest = after;
-        } else {
-            bytes.push(byte);
-        }
-    }
-    PathBuf::from(OsString::from_vec(bytes))
+    Ok(Seen {
+        dev: ObjectKey::dev(found.stx_dev_major, found.stx_dev_minor),
+        ino: found.stx_ino,
+        mount: found.stx_mnt_id,
+        directory: kind == FileType::Directory,
+        device,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, sync::Mutex};
+
     use super::*;
 
     #[test]
-    fn mountinfo() {
-        let line = br"36 35 98:0 /mnt1 /mnt\0402\134\011x rw,noatime master:1 shared:2 - ext3 /dev/root rw";
-        let expected = Mount {
-            id: 36,
-            parent: 35,
-            dev: ObjectKey::dev(98, 0),
-            root: "/mnt1".into(),
-            point: "/mnt 2\\\tx".into(),
-            kind: "ext3".into(),
-        };
-        assert_eq!(mount(line), Some(expected));
-        assert!(mount(b"1 2 0:31 / /x rw - tmpfs none rw").is_some());
-        for bad in [&b""[..], b"1 2 3", b"1 2 0:31 / /x rw tmpfs", b"x 2 0:31 / /x rw - tmpfs t rw"] {
-            assert_eq!(mount(bad), None);
-        }
-    }
-
-    #[test]
     fn the_root_directory() {
-        let root = HostFilesystem.lookup(Path::new("/"), true).unwrap();
+        let root = HostFilesystem::default().lookup(Path::new("/"), true).unwrap();
         assert_eq!(root.path, Path::new("/"));
-        let mounts = HostFilesystem.mounts().unwrap();
+        let mounts = HostFilesystem::default().mounts().unwrap();
         assert!(mounts.iter().any(|mount| mount.id == root.mount && mount.point == Path::new("/")));
     }
 
     #[test]
     fn devices() {
-        let null = HostFilesystem.lookup(Path::new("/dev/null"), true).unwrap();
+        let null = HostFilesystem::default().lookup(Path::new("/dev/null"), true).unwrap();
         assert_eq!(null.device, Some(Device::Character(ObjectKey::dev(1, 3))));
-        assert_eq!(HostFilesystem.lookup(Path::new("/dev"), true).unwrap().device, None);
+        assert_eq!(HostFilesystem::default().lookup(Path::new("/dev"), true).unwrap().device, None);
     }
 
     #[test]
@@ -168,11 +186,48 @@ mod tests {
         let (file, link) = (scratch.join("file"), scratch.join("link"));
         fs::write(&file, "").unwrap();
         std::os::unix::fs::symlink("file", &link).unwrap();
-        let lookup = |path: &Path, follow| HostFilesystem.lookup(path, follow);
+        let lookup = |path: &Path, follow| HostFilesystem::default().lookup(path, follow);
         assert_eq!(lookup(&link, true).unwrap(), lookup(&file, true).unwrap());
         assert_eq!(lookup(&link, false).unwrap().path, link);
         assert_ne!(lookup(&link, false).unwrap().key, lookup(&file, true).unwrap().key);
         assert_eq!(lookup(&scratch.join("none"), true).unwrap_err().kind(), ErrorKind::NotFound);
         fs::remove_dir_all(&scratch).unwrap();
+    }
+
+    /// Counts, and says numbers of its own.
+    #[derive(Default)]
+    struct Counting(Mutex<Vec<usize>>);
+
+    impl Identify for &'static Counting {
+        fn identify(&self, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<Identity>> {
+            self.0.lock().unwrap().push(fds.len());
+            let key = |at: usize| ObjectKey::new(7, u64::try_from(at).unwrap(), 9);
+            Ok((0..fds.len()).map(|at| Identity { key: key(at), root: key(0) }).collect())
+        }
+    }
+
+    #[test]
+    fn many_at_once() {
+        let counting: &'static Counting = Box::leak(Box::default());
+        let host = HostFilesystem::new(Box::new(counting));
+        let mut paths: Vec<_> = (0..600).map(|_| (PathBuf::from("/dev/null"), true)).collect();
+        paths.insert(1, ("/dev/none".into(), true));
+        let found = host.lookup_all(&paths);
+        assert_eq!(*counting.0.lock().unwrap(), [255, 256, 89]);
+        assert_eq!(found.len(), 601);
+        assert_eq!(found[1].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+        let key = |at: usize| found[at].as_ref().unwrap().key;
+        assert_eq!((key(0), key(2), key(255), key(256)), (id(0), id(1), id(254), id(0)));
+    }
+
+    fn id(ino: u64) -> ObjectKey {
+        ObjectKey::new(7, ino, 9)
+    }
+
+    #[test]
+    fn names_of_a_directory() {
+        let host = HostFilesystem::default();
+        assert!(host.names(Path::new("/dev")).unwrap().iter().any(|name| name == "null"));
+        assert!(host.names(Path::new("/dev/null")).is_err());
     }
 }

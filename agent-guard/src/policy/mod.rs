@@ -12,44 +12,56 @@
 //!   part knows its [`Origin`].
 //! - A *rule* is one entry of `[[critical]]`, of `files.rule` or of `network.allow`. Rules are numbered
 //!   from 1 in that order; the kernel knows them by number.
-//! - An *object* is what a path leads to when the policy is loaded: device and inode number. A
-//!   *binding* is a rule (or a scope) at an object; its *depth* is the number of components of the
-//!   rule's path.
+//! - A *pattern* ([`PathPattern`]) is a path as a policy writes it.
+//! - A *key* is what the kernel finds a rule by: an object, or a chain of names below a directory. A *binding* is
+//!   a rule (or a scope) at a key; its *depth* is the number of components of the path.
+//! - A *place* is what all bindings at a key say.
 //! - A *generation* is one set of tables ([`Compiled`]).
 //! - A *diagnostic* is a mistake in a policy, at a line and a column.
 #![forbid(unsafe_code)]
 
-pub mod compile;
+#[doc(hidden)]
+pub mod case;
 pub mod diagnostic;
 pub mod explain;
+pub mod fs;
 pub mod model;
 #[doc(hidden)]
 pub mod oracle;
-pub mod resolve;
+pub mod rules;
+pub mod session;
 pub mod source;
 pub mod summary;
-pub mod walk;
+pub mod tables;
+#[doc(hidden)]
+pub mod world;
 
 mod check;
+mod compile;
+mod edit;
 mod host;
+mod mountinfo;
 mod net;
 mod network;
 mod parse;
 mod paths;
-mod rules;
+mod resolve;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::collections::BTreeMap;
 
-pub use compile::{Compiled, RuleInfo, RuleKind};
 pub use diagnostic::{Diagnostic, Level};
 pub use explain::{Explanation, explain_connect, explain_path};
+pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
-pub use model::{Origin, Policy};
-pub use resolve::{Device, Filesystem, Mount, Object, Resolved};
+pub use model::{Origin, PathPattern, Policy};
+pub use rules::{RuleInfo, RuleKind};
+pub use session::{Changes, SessionPaths};
 pub use source::Source;
 pub use summary::PolicySummary;
+pub use tables::{Compiled, View};
 
 /// Reads the policy out of its sources.
 ///
@@ -63,16 +75,24 @@ pub fn load(sources: Vec<Source>) -> Result<Policy, Vec<Diagnostic>> {
 /// Makes the tables of a policy: looks up what its paths lead to, then compiles.
 ///
 /// `assigned` are the indexes that profiles have had since the guard started: running sessions know
-/// their profile by index only, so a profile keeps its index, and nobody else gets it.
+/// their profile by index only, so a profile keeps its index, and nobody else gets it. `key` is the secret that
+/// names are hashed with. `sessions` are those that run and have paths of their own; those whose profile the policy
+/// doesn't have any more say nothing.
 ///
 /// # Errors
 ///
-/// Every path that leads nowhere, or else everything that doesn't fit into the tables.
+/// Every path that can't be looked up, or else everything that doesn't fit into the tables.
 pub fn build(
     policy: &Policy,
     fs: &dyn Filesystem,
     assigned: &BTreeMap<String, u32>,
+    key: [u64; 2],
+    sessions: &[SessionPaths],
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let resolved = resolve::resolve(policy, fs)?;
-    compile::compile(&resolved, assigned)
+    let resolved = resolve::resolve(policy, fs, key)?;
+    let mut compiled = compile::compile(resolved, assigned, key)?;
+    for session in sessions {
+        compiled.bind_session(policy, fs, session)?;
+    }
+    Ok(compiled)
 }

@@ -1,6 +1,6 @@
 //! What a policy says, in the words of the contract.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+use std::{fmt, net::IpAddr};
 
 use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
@@ -43,6 +43,105 @@ impl Policy {
     }
 }
 
+/// What a path begins with.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Base {
+    /// `/`.
+    Root,
+    /// `${cwd}`: where a session was started.
+    Cwd,
+    /// `${home}`.
+    Home,
+    /// `${tmp}`.
+    Tmp,
+}
+
+impl Base {
+    /// As policies write it; nothing for `/`.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Root => "",
+            Self::Cwd => "${cwd}",
+            Self::Home => "${home}",
+            Self::Tmp => "${tmp}",
+        }
+    }
+
+    /// Whether each session has another one.
+    #[must_use]
+    pub const fn is_variable(self) -> bool {
+        !matches!(self, Self::Root)
+    }
+}
+
+/// A component of a path.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Part {
+    /// That name.
+    Name(String),
+    /// `*`: any name.
+    Any,
+}
+
+/// The forms that a path can have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// `/a/*/b`, `${cwd}/a`.
+    Below(Base, Vec<Part>),
+    /// `**/a/b`: the last is a name.
+    Anywhere(Vec<Part>),
+    /// `**/*.x`: all names that end so.
+    Ending(String),
+}
+
+/// A path, as policies write it. It names what it leads to and all below.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathPattern {
+    /// What it is.
+    pub form: Form,
+}
+
+impl PathPattern {
+    /// A path of that form.
+    #[must_use]
+    pub const fn new(form: Form) -> Self {
+        Self { form }
+    }
+
+    /// Whether each session has another one.
+    #[must_use]
+    pub const fn is_variable(&self) -> bool {
+        matches!(&self.form, Form::Below(base, _) if base.is_variable())
+    }
+
+    /// Whether it begins with `**`.
+    #[must_use]
+    pub const fn is_anywhere(&self) -> bool {
+        !matches!(self.form, Form::Below(..))
+    }
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = match &self.form {
+            Form::Ending(text) => return write!(f, "**/*{text}"),
+            Form::Anywhere(parts) => {
+                f.write_str("**")?;
+                parts
+            }
+            Form::Below(base, parts) => {
+                f.write_str(if parts.is_empty() && *base == Base::Root { "/" } else { base.text() })?;
+                parts
+            }
+        };
+        parts.iter().try_for_each(|part| match part {
+            Part::Name(name) => write!(f, "/{name}"),
+            Part::Any => f.write_str("/*"),
+        })
+    }
+}
+
 /// Whether a profile blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -77,8 +176,8 @@ pub struct Profile {
 /// One entry of `files.scope`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ScopePath {
-    /// Absolute and normal.
-    pub path: PathBuf,
+    /// Not of the forms that begin with `**`.
+    pub path: PathPattern,
     /// Where it stands.
     pub origin: Origin,
 }
@@ -91,7 +190,7 @@ impl Default for Outside {
     /// What changes something is denied.
     fn default() -> Self {
         let mut outside = Self([Verdict::DENY; Op::COUNT]);
-        for op in UNENFORCED {
+        for op in [Op::READ, Op::EXECUTE] {
             outside.set(op, Verdict::ALLOW);
         }
         outside
@@ -121,8 +220,8 @@ impl Outside {
 /// An entry of `[[critical]]` or of `files.rule`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileRule {
-    /// Absolute and normal.
-    pub path: PathBuf,
+    /// What it is about; without a variable where it is critical.
+    pub path: PathPattern,
     /// Operations it is about, in the order of their numbers.
     pub ops: Vec<Op>,
     /// What happens.
@@ -168,9 +267,3 @@ impl fmt::Display for Prefix {
         }
     }
 }
-
-/// Operations on files that this version judges.
-pub const ENFORCED: [Op; 4] = [Op::WRITE, Op::CREATE, Op::DELETE, Op::RENAME];
-
-/// Operations on files that policies can name and this version doesn't judge.
-pub const UNENFORCED: [Op; 3] = [Op::READ, Op::EXECUTE, Op::METADATA];

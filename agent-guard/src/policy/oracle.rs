@@ -1,19 +1,20 @@
-//! A second, naive evaluator, straight from the definition: paths and lists, no tables, nothing shared
-//! with the decision that the kernel runs. Tests compare the two.
+//! A second, naive evaluator, straight from the definition: paths and lists, no tables and no hashes, nothing shared with the
+//! decision that the kernel runs. Tests compare the two.
 //!
-//! It judges paths, so it is for trees where everything has one name: no bind mounts.
+//! It judges in a [`World`]. Nothing there may be seen in two places while the policy is loaded.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use agent_guard_common::{Op, Source, Verdict};
+use agent_guard_common::{ObjectKey, Op, Source, Verdict};
 
 use super::{
-    model::{FileRule, Mode, NetRule, Policy, Profile},
-    resolve::Filesystem,
+    model::{Base, FileRule, Form, Mode, NetRule, Part, PathPattern, Policy, Profile},
+    session::SessionPaths,
+    world::{Spot, World},
 };
 
 /// What the oracle says.
@@ -29,34 +30,356 @@ pub struct Answer {
     pub line: Option<u32>,
 }
 
-/// Judges an operation on a path, which may not exist. None if there is no such profile.
-///
-/// # Errors
-///
-/// A path of the policy, or every directory above the one asked for, can't be looked up.
-pub fn file(
-    policy: &Policy,
-    fs: &dyn Filesystem,
-    profile: &str,
-    op: Op,
-    path: &Path,
-) -> io::Result<Option<Answer>> {
-    let Some(profile) = policy.profile(profile) else { return Ok(None) };
-    let path = real(fs, path, !matches!(op, Op::DELETE | Op::RENAME))?;
-    let device = op == Op::WRITE && fs.lookup(&path, false).is_ok_and(|object| object.device.is_some());
-    if let Some(rule) = deepest(&policy.critical, fs, op, &path)? {
-        return Ok(Some(answer(profile, rule.verdict, Source::CRITICAL, Some(rule.origin.line))));
+/// What a rule was bound to when the policy was loaded.
+#[derive(Clone, PartialEq, Debug)]
+enum What {
+    /// An object, whatever it is called now.
+    Object(ObjectKey),
+    /// Names below a directory, whatever they lead to now.
+    Names(ObjectKey, Vec<Part>),
+    /// Names in any directory.
+    Anywhere(Vec<Part>),
+    /// Names that end so.
+    Ending(String),
+}
+
+/// Who says something. A session's own paths are told apart from the rest of its profile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Who {
+    Critical,
+    Profile,
+    Session,
+}
+
+#[derive(Clone, Debug)]
+struct Bound<'p> {
+    what: What,
+    /// About everything directly in there.
+    below: bool,
+    depth: usize,
+    who: Who,
+    /// None for the scope.
+    rule: Option<&'p FileRule>,
+}
+
+/// A policy as one session of a profile has it, with what its paths led to.
+#[derive(Clone, Debug)]
+pub struct Oracle<'p> {
+    profile: &'p Profile,
+    bound: Vec<Bound<'p>>,
+    /// Paths that lead to something: what is mounted below belongs to them.
+    whole: Vec<(std::path::PathBuf, Bound<'p>)>,
+}
+
+/// A level of the way up: what is there, what it is called, and how many levels are below it.
+#[derive(Clone, Debug)]
+struct Level {
+    name: Option<String>,
+    key: Option<ObjectKey>,
+    /// In the object's own file system.
+    own: bool,
+    below: usize,
+}
+
+impl<'p> Oracle<'p> {
+    /// Loads a policy. None if there is no such profile.
+    ///
+    /// # Errors
+    ///
+    /// A path of the policy that can't be looked up.
+    pub fn load(policy: &'p Policy, world: &World, session: &SessionPaths) -> io::Result<Option<Self>> {
+        let Some(profile) = policy.profile(&session.profile) else { return Ok(None) };
+        let mut oracle = Self { profile, bound: Vec::new(), whole: Vec::new() };
+        for rule in &policy.critical {
+            oracle.path(world, session, Who::Critical, &rule.path, Some(rule))?;
+        }
+        for entry in &profile.scope {
+            oracle.path(world, session, Who::Profile, &entry.path, None)?;
+        }
+        for rule in &profile.rules {
+            oracle.path(world, session, Who::Profile, &rule.path, Some(rule))?;
+        }
+        oracle.mounts(world)?;
+        Ok(Some(oracle))
     }
-    if let Some(rule) = deepest(&profile.rules, fs, op, &path)? {
-        return Ok(Some(answer(profile, rule.verdict, Source::RULE, Some(rule.origin.line))));
-    }
-    for entry in &profile.scope {
-        // No scope covers a device node.
-        if !device && path.starts_with(fs.lookup(&entry.path, true)?.path) {
-            return Ok(Some(answer(profile, Verdict::ALLOW, Source::SCOPE, None)));
+
+    fn path(
+        &mut self,
+        world: &World,
+        session: &SessionPaths,
+        who: Who,
+        path: &PathPattern,
+        rule: Option<&'p FileRule>,
+    ) -> io::Result<()> {
+        let who = if path.is_variable() { Who::Session } else { who };
+        let mut bound = Bound { what: What::Ending(String::new()), below: false, depth: 1, who, rule };
+        let (base, mut parts) = match &path.form {
+            Form::Ending(text) => {
+                self.bound.push(Bound { what: What::Ending(text.clone()), ..bound });
+                return Ok(());
+            }
+            Form::Anywhere(parts) => {
+                self.bound.push(Bound { what: What::Anywhere(parts.clone()), depth: parts.len(), ..bound });
+                return Ok(());
+            }
+            Form::Below(base, parts) => (*base, parts.clone()),
+        };
+        if parts.last() == Some(&Part::Any) {
+            parts.pop();
+            bound.below = true;
+        }
+        let mut start = match base {
+            Base::Root => "/".into(),
+            Base::Cwd => session.cwd.clone(),
+            Base::Tmp => session.tmp.clone(),
+            Base::Home => match &session.home {
+                Some(home) => home.clone(),
+                None => return Ok(()),
+            },
+        };
+        // Links are followed up to the first star; below a variable not at all.
+        while base == Base::Root
+            && let Some(Part::Name(name)) = parts.first()
+        {
+            start.push(name);
+            parts.remove(0);
+        }
+        loop {
+            match world.find(&start, true) {
+                Ok(at) => return self.match_parts(world, &bound, &at, &parts),
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                    let name = start.file_name().map(|name| name.to_string_lossy().into_owned());
+                    parts.insert(0, Part::Name(name.unwrap_or_default()));
+                    start.pop();
+                    // What isn't there can't match further.
+                    if let Ok(at) = world.find(&start, true) {
+                        return self.names(world, &bound, &at, &parts);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
-    Ok(Some(answer(profile, profile.outside.get(op), Source::OUTSIDE, None)))
+
+    /// What a pattern matches below something, and what it will match.
+    fn match_parts(&mut self, world: &World, bound: &Bound<'p>, at: &Spot, parts: &[Part]) -> io::Result<()> {
+        let Some((first, rest)) = parts.split_first() else {
+            self.whole.push((at.path.clone(), bound.clone()));
+            self.bound.push(Bound { what: What::Object(world.key(at)), depth: depth(&at.path), ..bound.clone() });
+            return self.names(world, bound, at, &[]);
+        };
+        let there = |name: &str| {
+            let child = world.child(at, name).ok()?;
+            (rest.is_empty() || world.is_directory(&child)).then_some(child)
+        };
+        match first {
+            Part::Any => {
+                self.names(world, bound, at, parts)?;
+                let children = world.children(at);
+                let found: Vec<_> = children.iter().filter_map(|name| there(name)).collect();
+                found.iter().try_for_each(|child| self.match_parts(world, bound, child, rest))
+            }
+            Part::Name(name) => match there(name) {
+                Some(child) => self.match_parts(world, bound, &child, rest),
+                None => self.names(world, bound, at, parts),
+            },
+        }
+    }
+
+    /// Binds names: below the deepest directory that is there, below the root of its file system, and below the root of
+    /// everything.
+    fn names(&mut self, world: &World, bound: &Bound<'p>, at: &Spot, parts: &[Part]) -> io::Result<()> {
+        let depth = depth(&at.path) + parts.len();
+        let name = |name: &std::ffi::OsStr| Part::Name(name.to_string_lossy().into_owned());
+        let mut add = |anchor: ObjectKey, names: Vec<Part>| {
+            if !names.is_empty() {
+                self.bound.push(Bound { what: What::Names(anchor, names), depth, ..bound.clone() });
+            }
+        };
+        match (parts, at.path.parent(), at.path.file_name()) {
+            ([], Some(above), Some(own)) => add(world.key(&world.find(above, false)?), vec![name(own)]),
+            _ => add(world.key(at), parts.to_vec()),
+        }
+        let climb = world.climb(at);
+        let inside = climb.iter().rev().filter_map(|(name, _)| name.clone()).map(Part::Name);
+        let root = climb.last().map_or(ObjectKey::ANYWHERE, |(_, key)| *key);
+        add(root, inside.chain(parts.iter().cloned()).collect());
+        let whole = at.path.iter().skip(1).map(name);
+        add(world.key(&world.find(Path::new("/"), false)?), whole.chain(parts.iter().cloned()).collect());
+        Ok(())
+    }
+
+    /// What is mounted belongs to the paths above.
+    fn mounts(&mut self, world: &World) -> io::Result<()> {
+        for root in world.mounted() {
+            let mut more = Vec::new();
+            for path in root.path.ancestors() {
+                for (whole, bound) in &self.whole {
+                    if whole == path && !(bound.below && path == root.path) {
+                        more.push(Bound { depth: depth(path) + usize::from(bound.below), ..bound.clone() });
+                    }
+                }
+                let names: Vec<_> = path.iter().rev().map(|name| name.to_string_lossy().into_owned()).collect();
+                let names: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != "/").collect();
+                let anywhere = self.bound.iter().filter(|bound| match &bound.what {
+                    What::Anywhere(parts) => matches(parts, &names),
+                    What::Ending(text) => names.first().is_some_and(|name| name.ends_with(text.as_str())),
+                    _ => false,
+                });
+                more.extend(anywhere.map(|bound| Bound { depth: depth(path), ..bound.clone() }));
+            }
+            let what = What::Object(world.key(&root));
+            self.bound.extend(more.into_iter().map(|bound| Bound { what: what.clone(), below: false, ..bound }));
+        }
+        Ok(())
+    }
+
+    /// Judges an operation on a path, which may not exist.
+    ///
+    /// # Errors
+    ///
+    /// The path, or every directory above it, can't be looked up.
+    pub fn judge(&self, world: &World, op: Op, path: &Path) -> io::Result<Answer> {
+        let levels = levels(world, path, !matches!(op, Op::CREATE | Op::DELETE | Op::RENAME))?;
+        let own = |who: &[Who]| self.deepest(&levels, true, who, op);
+        let beyond = |who: &[Who]| self.deepest(&levels, false, who, op);
+        let ordinary = [Who::Profile, Who::Session];
+        let said = |rule: &FileRule, source| self.answer(rule.verdict, source, Some(rule.origin.line));
+        if let Some(rule) = own(&[Who::Critical]) {
+            return Ok(said(rule, Source::CRITICAL));
+        }
+        let mut answer = match own(&ordinary) {
+            Some(rule) => said(rule, Source::RULE),
+            None => {
+                let rest = if self.in_scope(&levels) {
+                    self.answer(Verdict::ALLOW, Source::SCOPE, None)
+                } else {
+                    self.answer(self.profile.outside.get(op), Source::OUTSIDE, None)
+                };
+                match beyond(&ordinary) {
+                    Some(rule) => stricter(rest, said(rule, Source::RULE)),
+                    None => rest,
+                }
+            }
+        };
+        if let Some(rule) = beyond(&[Who::Critical]) {
+            answer = stricter(answer, said(rule, Source::CRITICAL));
+        }
+        Ok(answer)
+    }
+
+    /// Of the rules that are met, those at the deepest level; of these the strictest; of these the first.
+    fn deepest(&self, levels: &[Level], own: bool, who: &[Who], op: Op) -> Option<&'p FileRule> {
+        let about = |bound: &&Bound<'p>| {
+            who.contains(&bound.who) && bound.rule.is_some_and(|rule| rule.ops.contains(&op))
+        };
+        let all: Vec<_> = self.bound.iter().filter(about).collect();
+        // Two that are bound to the very same: the longer path counts.
+        let longest = |bound: &&&Bound<'p>| {
+            let same = |other: &&&Bound<'p>| {
+                other.what == bound.what && other.below == bound.below && other.who == bound.who
+            };
+            all.iter().filter(same).all(|other| other.depth <= bound.depth)
+        };
+        let met = all.iter().filter(longest).flat_map(|bound| {
+            let places = meets(bound, levels).into_iter();
+            places.filter(|place| place.1 == own).filter_map(move |(below, _)| Some((below, bound.rule?)))
+        });
+        let first = |rule: &FileRule| (rule.origin.line, rule.origin.column);
+        met.min_by(|(a, one), (b, other)| {
+            a.cmp(b).then(other.verdict.cmp(&one.verdict)).then_with(|| first(one).cmp(&first(other)))
+        })
+        .map(|(_, rule)| rule)
+    }
+
+    fn in_scope(&self, levels: &[Level]) -> bool {
+        let scopes = self.bound.iter().filter(|bound| bound.rule.is_none());
+        scopes.flat_map(|bound| meets(bound, levels)).any(|(_, own)| own)
+    }
+
+    fn answer(&self, policy: Verdict, source: Source, line: Option<u32>) -> Answer {
+        answer(self.profile, policy, source, line)
+    }
+}
+
+fn stricter(one: Answer, other: Answer) -> Answer {
+    if (other.verdict, other.policy) > (one.verdict, one.policy) { other } else { one }
+}
+
+fn depth(path: &Path) -> usize {
+    path.iter().count() - 1
+}
+
+/// Whether the first names, from the last one up, are these parts.
+fn matches(parts: &[Part], names: &[&str]) -> bool {
+    names.len() >= parts.len()
+        && parts.iter().rev().zip(names).all(|(part, name)| match part {
+            Part::Name(wanted) => wanted == name,
+            Part::Any => true,
+        })
+}
+
+/// The way from what a path leads to up to the root of everything.
+fn levels(world: &World, path: &Path, mut follow: bool) -> io::Result<Vec<Level>> {
+    let mut all: Vec<(Option<String>, Option<ObjectKey>, bool)> = Vec::new();
+    let mut at = path;
+    let spot = loop {
+        match (world.find(at, follow), at.parent(), at.file_name()) {
+            (Ok(spot), ..) => break spot,
+            (Err(error), Some(above), Some(name))
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                all.push((Some(name.to_string_lossy().into_owned()), None, true));
+                (at, follow) = (above, true);
+            }
+            (Err(error), ..) => return Err(error),
+        }
+    };
+    all.extend(world.climb(&spot).into_iter().map(|(name, key)| (name, Some(key), true)));
+    all.extend(world.beyond(&spot).into_iter().flatten().map(|(name, key)| (name, Some(key), false)));
+    let mut below = 0;
+    let level = |(name, key, own): (Option<String>, _, _)| {
+        let level = Level { below, key, own, name };
+        // The root of a file system and what it is mounted on are one level.
+        below += usize::from(level.name.is_some());
+        level
+    };
+    Ok(all.into_iter().map(level).collect())
+}
+
+/// Where something is met: how many levels are below, and whether within the object's own file system.
+fn meets(bound: &Bound<'_>, levels: &[Level]) -> Vec<(usize, bool)> {
+    let mut met = Vec::new();
+    for (at, level) in levels.iter().enumerate() {
+        let up: Vec<&Level> = levels.iter().skip(at).collect();
+        let named: Vec<&Level> = up.iter().copied().filter(|level| level.name.is_some()).collect();
+        let names: Vec<&str> = named.iter().filter_map(|level| level.name.as_deref()).collect();
+        // Only what has a name in the object's own file system is found by that.
+        let by_name = level.own && level.name.is_some();
+        let own = match &bound.what {
+            What::Object(key) => (level.key == Some(*key)).then_some(level.own),
+            What::Ending(text) => (by_name && names.first().is_some_and(|name| name.ends_with(text.as_str()))).then_some(true),
+            What::Anywhere(parts) => {
+                let last = named.get(parts.len() - 1).is_some_and(|level| level.own);
+                (by_name && matches(parts, &names)).then_some(last)
+            }
+            What::Names(anchor, parts) => {
+                let last = named.get(parts.len() - 1).map(|last| last.below);
+                // The next level after the last of these names.
+                let above = up.iter().find(|level| last.is_some_and(|last| level.below > last));
+                let there = above.filter(|above| above.key == Some(*anchor));
+                there.filter(|_| by_name && matches(parts, &names)).map(|above| above.own)
+            }
+        };
+        let Some(own) = own else { continue };
+        match (bound.below, level.below.checked_sub(1)) {
+            (false, _) => met.push((level.below, own)),
+            (true, Some(below)) => met.push((below, own)),
+            // Of the directory itself nothing is said.
+            (true, None) => {}
+        }
+    }
+    met
 }
 
 /// Judges a connection. None if there is no such profile.
@@ -110,39 +433,6 @@ fn contains(network: IpAddr, bits: u8, addr: IpAddr) -> bool {
         (IpAddr::V4(a), IpAddr::V4(b)) => same(&a.octets(), &b.octets()),
         (IpAddr::V6(a), IpAddr::V6(b)) => same(&a.octets(), &b.octets()),
         _ => false,
-    }
-}
-
-/// Among the rules that name the path and the operation the one whose path is deepest, then the
-/// strictest, then the first.
-fn deepest<'p>(
-    rules: &'p [FileRule],
-    fs: &dyn Filesystem,
-    op: Op,
-    path: &Path,
-) -> io::Result<Option<&'p FileRule>> {
-    let mut best: Option<(usize, &FileRule)> = None;
-    for rule in rules {
-        let named = fs.lookup(&rule.path, true)?.path;
-        if !rule.ops.contains(&op) || !path.starts_with(&named) {
-            continue;
-        }
-        let depth = named.components().count();
-        if best.is_none_or(|(old, other)| depth > old || (depth == old && rule.verdict > other.verdict)) {
-            best = Some((depth, rule));
-        }
-    }
-    Ok(best.map(|(_, rule)| rule))
-}
-
-/// The path without symbolic links; what doesn't exist keeps its name below what does.
-fn real(fs: &dyn Filesystem, path: &Path, follow: bool) -> io::Result<PathBuf> {
-    match (fs.lookup(path, follow), path.parent(), path.file_name()) {
-        (Ok(object), ..) => Ok(object.path),
-        (Err(error), Some(above), Some(name)) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(real(fs, above, true)?.join(name))
-        }
-        (Err(error), ..) => Err(error),
     }
 }
 

@@ -27,8 +27,8 @@ impl<'a> Lines<'a> {
     pub(super) fn at(&self, offset: usize) -> (u32, u32) {
         let line = self.starts.partition_point(|&start| start <= offset);
         let start = line.checked_sub(1).and_then(|at| self.starts.get(at)).copied().unwrap_or(0);
-        let column = self.text.char_indices().skip_while(|&(at, _)| at < start);
-        let column = column.take_while(|&(at, _)| at < offset).count() + 1;
+        let before = self.text.get(start..).unwrap_or_default().char_indices();
+        let column = before.take_while(|&(at, _)| start + at < offset).count() + 1;
         (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
     }
 }

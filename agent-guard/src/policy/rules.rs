@@ -96,7 +96,7 @@ fn file_rule(kind: RuleKind, profile: Option<&str>, rule: &FileRule) -> RuleInfo
         number: 0,
         kind,
         profile: profile.map(str::to_owned),
-        target: rule.path.display().to_string(),
+        target: rule.path.to_string(),
         ops: rule.ops.iter().map(|op| op.name().to_owned()).collect(),
         verdict: rule.verdict.name().to_owned(),
         reason: rule.reason.clone(),

@@ -28,8 +28,8 @@ pub enum Trust {
     Root,
 }
 
-/// A policy file is at most this long; it would be a mistake, or meant to exhaust memory.
-pub const MAX_BYTES: u64 = 1 << 20;
+/// All policy files together are at most this long; more would be a mistake, or meant to exhaust memory.
+pub const MAX_BYTES: u64 = 32 << 20;
 
 /// Why policy files could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub enum SourceError {
     #[error("{} is not a regular file: remove it or give it a name that doesn't end in .toml", .0.display())]
     NotAFile(PathBuf),
     /// Too long.
-    #[error("{} is longer than {MAX_BYTES} bytes: split the policy into several files", .0.display())]
+    #[error("the policy is longer than {MAX_BYTES} bytes, at {}: name directories instead of what is in them", .0.display())]
     TooLong(PathBuf),
     /// Not text.
     #[error("{}:{line}:{column}: error: not UTF-8 text: save the file as UTF-8", path.display())]
@@ -94,13 +94,14 @@ pub enum SourceError {
 /// The first file that can't be read or isn't trusted: half a policy is none.
 pub fn read(paths: &[PathBuf], trust: Trust) -> Result<Vec<Source>, SourceError> {
     let mut sources = Vec::new();
+    let mut room = MAX_BYTES;
     for path in paths {
         let file = open(rustix::fs::CWD, path, path, trust)?;
         let kind = metadata(&file, path)?;
         if kind.is_dir() {
-            sources.extend(read_directory(&file, path, trust)?);
+            sources.extend(read_directory(&file, path, trust, &mut room)?);
         } else {
-            sources.push(read_file(file, path, trust)?);
+            sources.push(read_file(file, path, trust, &mut room)?);
         }
     }
     Ok(sources)
@@ -140,7 +141,12 @@ fn open(at: impl std::os::fd::AsFd, name: &Path, path: &Path, trust: Trust) -> R
     }
 }
 
-fn read_directory(directory: &File, path: &Path, trust: Trust) -> Result<Vec<Source>, SourceError> {
+fn read_directory(
+    directory: &File,
+    path: &Path,
+    trust: Trust,
+    room: &mut u64,
+) -> Result<Vec<Source>, SourceError> {
     if trust == Trust::Root {
         check_trusted(directory, path)?;
     }
@@ -161,12 +167,13 @@ fn read_directory(directory: &File, path: &Path, trust: Trust) -> Result<Vec<Sou
         .iter()
         .map(|name| {
             let whole = path.join(name);
-            read_file(open(directory, name, &whole, trust)?, &whole, trust)
+            read_file(open(directory, name, &whole, trust)?, &whole, trust, room)
         })
         .collect()
 }
 
-fn read_file(file: File, path: &Path, trust: Trust) -> Result<Source, SourceError> {
+/// Takes what it reads from the room that is left.
+fn read_file(file: File, path: &Path, trust: Trust, room: &mut u64) -> Result<Source, SourceError> {
     if !metadata(&file, path)?.is_file() {
         return Err(SourceError::NotAFile(path.into()));
     }
@@ -174,12 +181,11 @@ fn read_file(file: File, path: &Path, trust: Trust) -> Result<Source, SourceErro
         check_trusted(&file, path)?;
     }
     let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1)
+    file.take(*room + 1)
         .read_to_end(&mut bytes)
         .map_err(|source| SourceError::Read { path: path.into(), source })?;
-    if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_BYTES) {
-        return Err(SourceError::TooLong(path.into()));
-    }
+    let left = u64::try_from(bytes.len()).ok().and_then(|length| room.checked_sub(length));
+    *room = left.ok_or_else(|| SourceError::TooLong(path.into()))?;
     let name = path.display().to_string();
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Source { name, text }),
@@ -252,6 +258,12 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         assert!(matches!(scratch.read(Trust::Anybody), Err(SourceError::NotAFile(_))));
         std::fs::remove_dir(&path).unwrap();
+        let half = vec![b'#'; usize::try_from(MAX_BYTES).unwrap() / 2];
+        scratch.write("a.toml", &half, 0o600);
+        scratch.write("b.toml", &half, 0o600);
+        assert_eq!(scratch.read(Trust::Anybody).unwrap().len(), 2);
+        scratch.write("c.toml", b"#", 0o600);
+        assert!(matches!(scratch.read(Trust::Anybody), Err(SourceError::TooLong(path)) if path.ends_with("c.toml")));
         let long = vec![b'#'; usize::try_from(MAX_BYTES).unwrap() + 1];
         scratch.write("a.toml", &long, 0o600);
         assert!(matches!(scratch.read(Trust::Anybody), Err(SourceError::TooLong(_))));

@@ -4,9 +4,8 @@ use agent_guard_common::Op;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    compile::{RuleInfo, RuleKind},
     model::{Mode, Origin, Policy, Profile},
-    rules,
+    rules::{self, RuleInfo, RuleKind},
 };
 
 /// A whole policy, for people and programs to read.
@@ -64,13 +63,10 @@ pub struct OutsideSummary {
 }
 
 /// What no program can do without and nothing is lost by.
-pub const BUILTIN: [&str; 10] = [
-    "/dev/null",
-    "/dev/zero",
-    "/dev/full",
-    "/dev/random",
-    "/dev/urandom",
-    "/dev/tty and the session's own terminal",
+pub const BUILTIN: [&str; 7] = [
+    "reading and writing /dev/null, /dev/zero, /dev/full, /dev/random and /dev/urandom",
+    "reading and writing /dev/tty and the session's own terminal",
+    "reading and writing the process's own /proc/self files",
     "pipes",
     "sockets as open files",
     "anonymous memory",
@@ -109,7 +105,7 @@ impl PolicySummary {
 fn scope(profile: &Profile) -> Vec<ScopeSummary> {
     let entries = profile.scope.iter();
     entries
-        .map(|entry| ScopeSummary { path: entry.path.display().to_string(), origin: entry.origin.clone() })
+        .map(|entry| ScopeSummary { path: entry.path.to_string(), origin: entry.origin.clone() })
         .collect()
 }
 

@@ -1,0 +1,261 @@
+//! From patterns to the paths that are there.
+
+use std::{ffi::{OsStr, OsString}, path::PathBuf};
+
+use agent_guard_common::ObjectKey;
+
+use super::{
+    super::{
+        diagnostic::Diagnostic,
+        fs::Object,
+        model::{Base, Form, Part},
+        session::SessionPaths,
+    },
+    Binding, Key, Owner, Resolver, Subject,
+    keys::{self, Link},
+    lookups::Lookups,
+};
+
+/// What patterns with a `*` match when the policy is loaded, at most, all together. What is beyond is found by name only.
+const MAX_MATCHES: usize = 10_000;
+
+/// A path that begins somewhere, and how far it has been looked up.
+#[derive(Debug)]
+pub(super) struct Start<'p> {
+    subject: Subject<'p>,
+    /// What is looked up next, links followed.
+    path: PathBuf,
+    /// Names behind that which aren't there, the last first.
+    missing: Vec<OsString>,
+    /// What comes behind those: the first is `*` or below a variable.
+    rest: &'p [Part],
+    /// Ends in `*`.
+    below: bool,
+}
+
+/// Something that the beginning of a pattern matches.
+#[derive(Clone, Debug)]
+struct Match {
+    at: Object,
+    /// How many of the parts that follow are used up.
+    used: usize,
+}
+
+impl<'p> Resolver<'_, 'p> {
+    /// Looks up where paths begin; of those that may be anywhere everything is said at once.
+    pub(super) fn locate(&mut self, subjects: Vec<Subject<'p>>, session: Option<&SessionPaths>) -> Vec<Start<'p>> {
+        let mut starts = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            match &subject.path.form {
+                Form::Anywhere(parts) => self.anywhere(subject, parts),
+                Form::Ending(text) => {
+                    self.named.ending(text, subject);
+                    self.bind_anywhere(subject, keys::ending(self.key, text), 1);
+                }
+                Form::Below(base, parts) => starts.extend(self.start(subject, *base, parts, session)),
+            }
+        }
+        let mut open: Vec<&mut Start<'p>> = starts.iter_mut().collect();
+        while !open.is_empty() {
+            self.lookups.fetch(open.iter().map(|start| start.path.clone()), true);
+            open.retain_mut(|start| match self.lookups.get(&start.path, true) {
+                Ok(Some(_)) => false,
+                Ok(None) => match (start.path.file_name().map(OsStr::to_owned), start.path.pop()) {
+                    (Some(name), true) => {
+                        start.missing.push(name);
+                        true
+                    }
+                    _ => false,
+                },
+                Err(error) => {
+                    self.mistakes.push(cannot_look(start, &error));
+                    false
+                }
+            });
+        }
+        starts
+    }
+
+    fn anywhere(&mut self, subject: Subject<'p>, parts: &'p [Part]) {
+        self.named.anywhere(parts, subject);
+        let links: Vec<Link<'_>> = parts.iter().map(Link::from).collect();
+        let depth = u32::try_from(links.len()).unwrap_or(u32::MAX);
+        self.bind_anywhere(subject, keys::chain(self.key, ObjectKey::ANYWHERE, &links), depth);
+    }
+
+    fn bind_anywhere(&mut self, subject: Subject<'p>, key: Option<Key>, depth: u32) {
+        self.bindings.extend(key.map(|key| Binding { key, below: false, subject, depth }));
+    }
+
+    fn start(
+        &mut self,
+        subject: Subject<'p>,
+        base: Base,
+        parts: &'p [Part],
+        session: Option<&SessionPaths>,
+    ) -> Option<Start<'p>> {
+        let (parts, below) = match parts.split_last() {
+            Some((Part::Any, before)) => (before, true),
+            _ => (parts, false),
+        };
+        let (mut path, followed) = match (base, session) {
+            (Base::Root, _) => {
+                let star = parts.iter().position(|part| *part == Part::Any);
+                (PathBuf::from("/"), star.unwrap_or(parts.len()))
+            }
+            (variable, Some(session)) => (self.value(subject, variable, session)?, 0),
+            (_, None) => return None,
+        };
+        let (names, rest) = parts.split_at_checked(followed)?;
+        path.extend(names.iter().filter_map(|part| match part {
+            Part::Name(name) => Some(name),
+            Part::Any => None,
+        }));
+        Some(Start { subject, path, missing: Vec::new(), rest, below })
+    }
+
+    /// What a variable stands for.
+    fn value(&mut self, subject: Subject<'p>, variable: Base, session: &SessionPaths) -> Option<PathBuf> {
+        let value = match variable {
+            Base::Home => session.home.as_ref(),
+            Base::Tmp => Some(&session.tmp),
+            Base::Root | Base::Cwd => Some(&session.cwd),
+        };
+        // What isn't there has nothing that could be allowed or denied.
+        let value = value?;
+        let normal = value.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
+        if !value.is_absolute() || !normal {
+            let message = format!("`{}` is {value:?}, which is not an absolute path", variable.text());
+            self.mistakes.push(Diagnostic::error(subject.origin, message).help("start the session elsewhere"));
+            return None;
+        }
+        Some(value.clone())
+    }
+
+    /// Binds what has been located, and everything that is there of what follows.
+    pub(super) fn bind(&mut self, starts: Vec<Start<'p>>) {
+        self.warn_of_links(&starts);
+        let mut room = MAX_MATCHES;
+        let mut whole = Vec::new();
+        for mut start in starts {
+            start.missing.reverse();
+            let Ok(Some(at)) = self.lookups.get(&start.path, true) else { continue };
+            let at = at.clone();
+            if start.missing.is_empty() && !start.rest.is_empty() {
+                self.expand(&start, at, &mut room);
+            } else if start.missing.is_empty() {
+                whole.push((start, at));
+            } else {
+                let missing = start.missing.iter().map(|name| Link::Name(name));
+                let missing: Vec<_> = missing.chain(start.rest.iter().map(Link::from)).collect();
+                self.bind_path(start.subject, start.below, &at, &missing);
+            }
+        }
+        let parents: Vec<_> = whole.iter().filter_map(|(_, at)| at.path.parent().map(PathBuf::from)).collect();
+        self.lookups.fetch(parents, false);
+        for (start, at) in whole {
+            self.bind_whole(&start, &at);
+        }
+    }
+
+    fn bind_whole(&mut self, start: &Start<'p>, at: &Object) {
+        let Subject { owner, rule, path, origin } = start.subject;
+        if owner == Owner::Session && rule.is_none() && at.path.parent().is_none() {
+            let message = format!("`{path}` is `/`, so everything would be in the scope");
+            let help = "start the session in the directory that it is to work in";
+            self.mistakes.push(Diagnostic::error(origin, message).help(help));
+        }
+        self.named.whole(&at.path, start.subject, start.below);
+        self.bind_path(start.subject, start.below, at, &[]);
+    }
+
+    /// Binds a pattern at every directory that a beginning of it matches, and at what the whole matches. No link is
+    /// followed.
+    fn expand(&mut self, start: &Start<'p>, at: Object, room: &mut usize) {
+        let mut level = vec![Match { at, used: 0 }];
+        let mut cut = false;
+        while !level.is_empty() {
+            let mut paths = Vec::new();
+            for Match { at, used } in &level {
+                let rest = start.rest.get(*used..).unwrap_or_default();
+                // A name that is there is bound further down.
+                if let Some(Part::Any) = rest.first() {
+                    let links: Vec<_> = rest.iter().map(Link::from).collect();
+                    self.bind_path(start.subject, start.below, at, &links);
+                    let names = self.lookups.names(&at.path);
+                    cut |= names.len() > *room;
+                    paths.extend(names.iter().take(*room).map(|name| at.path.join(name)));
+                    *room = room.saturating_sub(names.len());
+                } else if let Some(Part::Name(name)) = rest.first() {
+                    paths.push(at.path.join(name));
+                }
+            }
+            self.lookups.fetch(paths, false);
+            level = level.into_iter().flat_map(|found| self.next(start, found)).collect();
+        }
+        if cut {
+            let message = format!("`{}` matches more than there is room for", start.subject.path);
+            let warning = Diagnostic::warning(start.subject.origin, message);
+            self.warnings.push(warning.help(format!(
+                "of what the patterns of a policy match when it is loaded {MAX_MATCHES} keep their rules when they are moved; \
+                 the others have them by name"
+            )));
+        }
+    }
+
+    /// What is there one part further; binds where it ends.
+    fn next(&mut self, start: &Start<'p>, found: Match) -> Vec<Match> {
+        let Match { at, used } = found;
+        let rest = start.rest.get(used..).unwrap_or_default();
+        let Some((first, after)) = rest.split_first() else {
+            self.bind_whole(start, &at);
+            return Vec::new();
+        };
+        let there = |lookups: &Lookups<'_>, name: &OsStr| {
+            let there = lookups.known(&at.path.join(name))?;
+            (there.directory || after.is_empty()).then(|| there.clone())
+        };
+        match first {
+            Part::Any => {
+                let names = self.lookups.names(&at.path).to_vec();
+                let found = names.iter().filter_map(|name| there(&self.lookups, name));
+                found.map(|at| Match { at, used: used + 1 }).collect()
+            }
+            Part::Name(name) => match there(&self.lookups, OsStr::new(name)) {
+                Some(at) => vec![Match { at, used: used + 1 }],
+                None => {
+                    let links: Vec<_> = rest.iter().map(Link::from).collect();
+                    self.bind_path(start.subject, start.below, &at, &links);
+                    Vec::new()
+                }
+            },
+        }
+    }
+
+    /// A name that leads nowhere now may lead anywhere later.
+    fn warn_of_links(&mut self, starts: &[Start<'p>]) {
+        let first = |start: &Start<'p>| start.missing.last().map(|name| start.path.join(name));
+        self.lookups.fetch(starts.iter().filter_map(first), false);
+        for start in starts {
+            let Some(path) = first(start) else { continue };
+            if let Ok(Some(link)) = self.lookups.get(&path, false) {
+                let message = format!("{:?} is a link that leads nowhere", link.path);
+                self.warnings.push(
+                    Diagnostic::warning(start.subject.origin, message)
+                        .help("the rule is about the link, and not about what it will lead to"),
+                );
+            }
+        }
+    }
+}
+
+fn cannot_look(start: &Start<'_>, error: &str) -> Diagnostic {
+    let path = start.path.display();
+    let message = if start.subject.owner == Owner::Session {
+        format!("`{}`: {path} can't be looked up: {error}", start.subject.path)
+    } else {
+        format!("\"{path}\" can't be looked up: {error}")
+    };
+    Diagnostic::error(start.subject.origin, message)
+        .help("every path of a policy must be one that root can look at, whether something is there or not")
+}

@@ -1,0 +1,102 @@
+//! The paths of single sessions: `${cwd}`, `${home}` and `${tmp}`.
+
+use std::path::PathBuf;
+
+use super::{
+    compile,
+    diagnostic::Diagnostic,
+    edit::Edit,
+    fs::Filesystem,
+    model::{PathPattern, Policy, Profile},
+    resolve::{self, Resolved},
+    tables::Compiled,
+};
+use agent_guard_common::{
+    NameKey, ObjectKey,
+    names::Shapes,
+    object::SideKey,
+    rules::{Place, Side},
+};
+
+/// What variables stand for in one session.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionPaths {
+    /// Its profile.
+    pub profile: String,
+    /// What its paths are kept under, see [`SideKey::session`]. Never [`NO_SESSION`], never used twice since boot.
+    pub binding: u32,
+    /// `${cwd}`: where it was started.
+    pub cwd: PathBuf,
+    /// `${home}`; none for a user without one.
+    pub home: Option<PathBuf>,
+    /// `${tmp}`.
+    pub tmp: PathBuf,
+}
+
+/// The binding of a session without paths of its own.
+pub const NO_SESSION: u32 = 0;
+
+/// The binding of a session that doesn't exist, to explain what one would see.
+pub const SUPPOSED_SESSION: u32 = u32::MAX - agent_guard_common::rules::MAX_PROFILES;
+
+/// What has to be written into tables that are in force, in the order of the members: whoever looks at them meanwhile
+/// sees what was so before, or what is so then, and for other sessions both are the same.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Changes {
+    /// New sides.
+    pub sides: Vec<(SideKey, Side)>,
+    /// New places; of one that was there only [`Place::below`] changes, to a place that says more.
+    pub places: Vec<(u32, Place)>,
+    /// Words of the filter, with the bits that they had.
+    pub filter: Vec<(u32, u64)>,
+    /// Shapes, with those that there were.
+    pub shapes: Vec<(u64, Shapes)>,
+    /// Objects that have another place now, or have one now.
+    pub objects: Vec<(ObjectKey, u32)>,
+    /// Names that have another place now, or have one now.
+    pub names: Vec<(NameKey, u32)>,
+}
+
+impl Compiled {
+    /// Adds what the policy says of a session's own paths; returns what has to be written for that.
+    ///
+    /// # Errors
+    ///
+    /// What of the policy can't be said of these paths. Nothing has changed then.
+    pub fn bind_session(
+        &mut self,
+        policy: &Policy,
+        fs: &dyn Filesystem,
+        session: &SessionPaths,
+    ) -> Result<Changes, Vec<Diagnostic>> {
+        let Some(profile) = self.profile_index(&session.profile) else { return Ok(Changes::default()) };
+        let Resolved { mut bindings, shared, .. } = resolve::session(policy, fs, self.key, session)?;
+        compile::room_for_shapes(self, &bindings)?;
+        bindings.sort_unstable_by_key(|binding| (binding.key, binding.below));
+        let mut edit = Edit::new(self);
+        for group in bindings.chunk_by(|one, other| one.key == other.key) {
+            edit.say(session.binding, group);
+        }
+        for shared in &shared {
+            edit.share(policy, shared, Some((profile, session.binding)));
+        }
+        Ok(edit.finish())
+    }
+
+    /// Forgets a session; returns the sides that can be taken away.
+    pub fn release_session(&mut self, binding: u32) -> Vec<SideKey> {
+        let session = SideKey::session(binding);
+        let gone: Vec<_> = self.sides.keys().copied().filter(|key| key.side == session).collect();
+        for key in &gone {
+            self.sides.remove(key);
+        }
+        gone
+    }
+}
+
+/// Whether a profile says anything of a session's own paths, so that a session must be bound before it starts.
+#[must_use]
+pub fn needs_session_paths(profile: &Profile) -> bool {
+    let scope = profile.scope.iter().map(|entry| &entry.path);
+    scope.chain(profile.rules.iter().map(|rule| &rule.path)).any(PathPattern::is_variable)
+}

@@ -1,0 +1,133 @@
+//! One generation of tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use agent_guard_common::{
+    NameKey, NetKey, ObjectKey,
+    names::Shapes,
+    object::SideKey,
+    rules::{Head, NetEntry, Place, Profile, Side, Tables},
+};
+
+use super::{diagnostic::Diagnostic, network, rules::RuleInfo};
+
+/// One generation: the tables that the kernel judges by, and what people need to read them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Compiled {
+    /// Name, index and entry of each profile, by name.
+    pub profiles: Vec<(String, u32, Profile)>,
+    /// What is true of the whole generation.
+    pub head: Head,
+    /// The filter: words that aren't 0, by their place.
+    pub filter: BTreeMap<u32, u64>,
+    /// Places of objects.
+    pub objects: BTreeMap<ObjectKey, u32>,
+    /// Places of names.
+    pub names: BTreeMap<NameKey, u32>,
+    /// Shapes of the chains that end in a name, by its hash.
+    pub shapes: BTreeMap<u64, Shapes>,
+    /// What the policy says of places, by number, from 1.
+    pub places: BTreeMap<u32, Place>,
+    /// What profiles and sessions say of places.
+    pub sides: BTreeMap<SideKey, Side>,
+    /// What profiles say of networks: number of bits, those of the profile included, and first key.
+    pub networks: BTreeMap<(u32, NetKey), NetEntry>,
+    /// The rules; a rule's number is its place, from 1.
+    pub rules: Vec<RuleInfo>,
+    /// SHA-256 of the sources, in hexadecimal.
+    pub digest: String,
+    /// What the author of the policy should know.
+    pub warnings: Vec<Diagnostic>,
+    /// The secret key that names are hashed with.
+    pub key: [u64; 2],
+    /// Places that sessions have sides at: those are of one object or name alone.
+    pub(super) own: BTreeSet<u32>,
+}
+
+/// Tables, the kernel's or others, and what explanations need beside them.
+#[derive(Debug)]
+pub struct View<'a, T> {
+    /// The tables.
+    pub tables: &'a T,
+    /// Their head.
+    pub head: Head,
+    /// The key that their names are hashed with.
+    pub key: [u64; 2],
+    /// The rules that they know by number.
+    pub rules: &'a [RuleInfo],
+}
+
+impl<T> View<'_, T> {
+    /// The rule with that number.
+    #[must_use]
+    pub fn rule(&self, number: u32) -> Option<&RuleInfo> {
+        rule(self.rules, number)
+    }
+}
+
+fn rule(rules: &[RuleInfo], number: u32) -> Option<&RuleInfo> {
+    rules.get(usize::try_from(number).ok()?.checked_sub(1)?)
+}
+
+impl Compiled {
+    /// Index of the profile with that name.
+    #[must_use]
+    pub fn profile_index(&self, name: &str) -> Option<u32> {
+        self.profiles.iter().find(|(other, ..)| other == name).map(|&(_, index, _)| index)
+    }
+
+    /// The rule with that number.
+    #[must_use]
+    pub fn rule(&self, number: u32) -> Option<&RuleInfo> {
+        rule(&self.rules, number)
+    }
+
+    /// For explanations.
+    #[must_use]
+    pub fn view(&self) -> View<'_, Self> {
+        View { tables: self, head: self.head, key: self.key, rules: &self.rules }
+    }
+
+    /// Sets a bit of the filter; its word and what that is then.
+    pub(super) fn set_bit(&mut self, bit: u32) -> (u32, u64) {
+        let word = self.filter.entry(bit / 64).or_default();
+        *word |= 1 << (bit % 64);
+        (bit / 64, *word)
+    }
+}
+
+impl Tables for Compiled {
+    fn may_have(&self, bit: u32) -> bool {
+        self.filter.get(&(bit / 64)).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+    }
+
+    fn object(&self, key: &ObjectKey) -> Option<u32> {
+        self.objects.get(key).copied()
+    }
+
+    fn name(&self, key: &NameKey) -> Option<u32> {
+        self.names.get(key).copied()
+    }
+
+    fn shapes(&self, name: u64) -> Option<&Shapes> {
+        self.shapes.get(&name)
+    }
+
+    fn place(&self, number: u32) -> Option<&Place> {
+        self.places.get(&number)
+    }
+
+    fn side(&self, key: &SideKey) -> Option<&Side> {
+        self.sides.get(key)
+    }
+
+    fn profile(&self, index: u32) -> Option<&Profile> {
+        self.profiles.iter().find(|&&(_, other, _)| other == index).map(|(.., profile)| profile)
+    }
+
+    fn network(&self, key: &NetKey) -> Option<&NetEntry> {
+        (NetKey::PROFILE_BITS..=NetKey::BITS)
+            .rev()
+            .find_map(|bits| self.networks.get(&(bits, network::first_key(key, bits))))
+    }
+}
