@@ -1,4 +1,4 @@
-//! Set-up, builds, virtual machines, tests, demo and packages of agent-guard.
+//! Set-up, builds, virtual machines, tests, benchmark, demo and packages of agent-guard.
 
 mod bench;
 mod btf;

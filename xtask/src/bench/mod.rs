@@ -65,12 +65,14 @@ pub(crate) struct BenchArgs {
 pub(crate) fn command(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
     let (rootfs, kernel) = vm::kernel(project, &args.kernel, args.modules.as_deref())?;
     let built = build::build(project, &BuildArgs::default())?;
-    known(built.bench()?, args)?;
+    let known = Known::ask(built.bench()?)?;
+    known.check(args)?;
     let package = package::for_guest(project, &built)?;
     let run = Run { project, kernel: &kernel, rootfs: &rootfs, built: &built, package: package.as_deref() };
     note("bench", format!("Linux {}, counting instructions", kernel.release));
     let begun = Instant::now();
-    let rows = measure(&run, args)?;
+    let mut rows = measure(&run, args)?;
+    known.sort(&mut rows);
     note("bench", format!("measured in {} s", begun.elapsed().as_secs()));
     if let Some(file) = &args.json {
         write_json(file, &rows)?;
@@ -81,21 +83,39 @@ pub(crate) fn command(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
     Ok(if args.check && missed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Refuses names that the program in the guest doesn't know, before a guest boots.
-fn known(program: &Path, args: &BenchArgs) -> Result<()> {
-    let list = run::capture(Command::new(program).arg("list"))?;
-    for (kind, names) in [("op", &args.op), ("case", &args.case)] {
-        let all: Vec<&str> = list
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter(|(k, _)| *k == kind)
-            .map(|(_, n)| n)
-            .collect();
-        if let Some(name) = names.iter().find(|name| !all.contains(&name.as_str())) {
-            bail!("there is no {kind} `{name}`; known are: {}", all.join(", "));
-        }
+/// What the program in the guest can measure, in the order of the table.
+struct Known {
+    ops: Vec<String>,
+    cases: Vec<String>,
+}
+
+impl Known {
+    /// Asks the program.
+    fn ask(program: &Path) -> Result<Self> {
+        let list = run::capture(Command::new(program).arg("list"))?;
+        let of = |kind: &str| -> Vec<String> {
+            let pairs = list.lines().filter_map(|line| line.split_once(' '));
+            pairs.filter(|(known, _)| *known == kind).map(|(_, name)| name.to_owned()).collect()
+        };
+        Ok(Self { ops: of("op"), cases: of("case") })
     }
-    Ok(())
+
+    /// Refuses other names before a guest boots.
+    fn check(&self, args: &BenchArgs) -> Result<()> {
+        for (kind, names, all) in [("op", &args.op, &self.ops), ("case", &args.case, &self.cases)] {
+            if let Some(name) = names.iter().find(|name| !all.contains(name)) {
+                bail!("there is no {kind} `{name}`; known are: {}", all.join(", "));
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts rows in order: they come in the order in which it is best to measure.
+    fn sort(&self, rows: &mut Rows) {
+        let place =
+            |all: &[String], name: &str| all.iter().position(|known| known == name).unwrap_or(all.len());
+        rows.all.sort_by_key(|row| (place(&self.ops, &row.op), place(&self.cases, &row.case)));
+    }
 }
 
 /// Boots a guest that counts, and collects what it says.
@@ -187,5 +207,28 @@ impl Sink for Listener {
 
     fn terminal(&mut self, _bytes: &[u8]) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_come_in_the_order_of_the_list() {
+        let names = |all: &[&str]| all.iter().map(|name| (*name).to_owned()).collect();
+        let known = Known { ops: names(&["stat", "fork"]), cases: names(&["bare", "untagged"]) };
+        let mut rows = rows::sample(&[
+            ("workload_git", "bare", 1, 1),
+            ("fork", "bare", 1, 1),
+            ("stat", "untagged", 1, 1),
+            ("stat", "bare", 1, 1),
+        ]);
+        known.sort(&mut rows);
+        let order: Vec<_> = rows.all.iter().map(|row| (row.op.as_str(), row.case.as_str())).collect();
+        assert_eq!(
+            order,
+            [("stat", "bare"), ("stat", "untagged"), ("fork", "bare"), ("workload_git", "bare")]
+        );
     }
 }

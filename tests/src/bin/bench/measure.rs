@@ -10,9 +10,6 @@ use anyhow::{Context, Result, bail};
 use crate::confine;
 use crate::ops::{Doing, Op};
 
-/// Runs before what counts, in every batch: what is only done once after a pause is no part of an operation.
-const WARM_UP: u32 = 2;
-
 /// `OP CONFINEMENT DIR EXPECTED`: confinement is `none`, `landlock` or `notify`, expected an errno, 0 for success.
 pub(crate) fn main(args: &[&str]) -> Result<()> {
     let &[op, confinement, dir, expected] = args else {
@@ -37,22 +34,23 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
     }
     say("ready")?;
     while told(&mut lines)? {
-        let spent = batch(&mut doing, op.times(), expected)
+        let spent = batch(&mut doing, op, expected)
             .with_context(|| format!("{} in {dir} ({confinement})", op.name()))?;
         say(&spent.as_nanos().to_string())?;
     }
     Ok(())
 }
 
-fn batch(doing: &mut Doing, times: u32, expected: i32) -> Result<Duration> {
-    doing.prepare(WARM_UP + times)?;
+fn batch(doing: &mut Doing, op: Op, expected: i32) -> Result<Duration> {
+    let (warm_up, times) = (op.warm_up(), op.times());
+    doing.prepare(warm_up + times)?;
     // Who woke us goes to sleep meanwhile.
-    std::thread::sleep(Duration::from_millis(2));
-    for turn in 0..WARM_UP {
+    std::thread::sleep(op.pause());
+    for turn in 0..warm_up {
         check(doing.once(turn), expected)?;
     }
     let begun = Instant::now();
-    for turn in WARM_UP..WARM_UP + times {
+    for turn in warm_up..warm_up + times {
         check(doing.once(turn), expected)?;
     }
     Ok(begun.elapsed())

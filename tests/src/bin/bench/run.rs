@@ -1,6 +1,7 @@
 //! The run: every operation in every case, in an order that loads the guard as late as possible.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::process::Command;
@@ -14,9 +15,6 @@ use crate::child::Measured;
 use crate::guard::Guard;
 use crate::ops::Op;
 use crate::places;
-
-/// Batches for a figure: the least of them counts. The first ones warm up.
-const BATCHES: usize = 12;
 
 /// When a guest has settled after its boot.
 const SETTLED: Duration = Duration::from_secs(8);
@@ -36,6 +34,8 @@ struct Row<'a> {
 pub(crate) fn main(args: &[&str]) -> Result<()> {
     let (ops, wanted) = parse(args)?;
     let most = wanted.iter().map(|case| rules(case.confinement)).max().unwrap_or_default();
+    // Processes that lie differently in memory have more or fewer page tables, which fork copies.
+    fs::write("/proc/sys/kernel/randomize_va_space", "0").context("can't turn off randomised addresses")?;
     places::make(&[2, cases::USUAL, 12])?;
     places::make_ruled(most)?;
     let listener = TcpListener::bind((places::HOST, places::PORT)).context("can't listen")?;
@@ -59,8 +59,8 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
             bench.enter(confinement)?;
         }
         for case in &cases {
-            eprintln!("{}", case.name);
             for &op in ops.iter().filter(|op| case.fits(**op)) {
+                eprintln!("{}: {}", case.name, op.name());
                 bench.row(op, case)?;
             }
         }
@@ -111,7 +111,7 @@ fn rules_of(wanted: &[Case]) -> Vec<Confinement> {
 /// Waits until the system has done what it does after a boot.
 fn settle() -> Result<()> {
     places::forget_looked_up()?;
-    let text = std::fs::read_to_string("/proc/uptime").context("can't read /proc/uptime")?;
+    let text = fs::read_to_string("/proc/uptime").context("can't read /proc/uptime")?;
     let up =
         text.split(' ').next().and_then(|word| word.parse().ok()).context("/proc/uptime has no number")?;
     let left = SETTLED.saturating_sub(Duration::from_secs_f64(up));
@@ -178,7 +178,7 @@ impl Bench {
         let what = || format!("{} ({confinement:?}, {depth} directories deep)", op.name());
         let mut measured = self.start(op, confinement, depth).with_context(what)?;
         let mut least = u64::MAX;
-        for _ in 0..BATCHES {
+        for _ in 0..op.batches() {
             self.tidy()?;
             least = least.min(measured.batch().with_context(what)?);
         }
