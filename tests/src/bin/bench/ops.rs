@@ -110,6 +110,7 @@ impl Op {
 /// An operation, ready to be done again and again.
 pub(crate) struct Doing {
     op: Op,
+    denied: bool,
     file: CString,
     other: CString,
     program: CString,
@@ -131,6 +132,7 @@ impl Doing {
         let path = |name: &str| CString::new(format!("{dir}/{name}"));
         let mut doing = Self {
             op,
+            denied,
             file: path(file)?,
             other: path(other)?,
             program: path(places::PROGRAM)?,
@@ -173,7 +175,8 @@ impl Doing {
                 let removed = sys::unlink(&self.other);
                 if made == removed { made } else { -1 }
             }
-            Op::Rename if turn.is_multiple_of(2) => sys::rename(&self.file, &self.other),
+            // There and back; what is denied never gets there.
+            Op::Rename if self.denied || turn.is_multiple_of(2) => sys::rename(&self.file, &self.other),
             Op::Rename => sys::rename(&self.other, &self.file),
             Op::Write4k => self.open.as_ref().map_or(libc::EBADF, |file| sys::overwrite(file, &self.block)),
             Op::Fork => sys::fork_and_wait(),
