@@ -51,6 +51,8 @@ pub(crate) enum Accel {
     Kvm,
     /// QEMU.
     Tcg,
+    /// QEMU, counting: one processor, whose every instruction takes a nanosecond of the guest's time.
+    Counting,
 }
 
 /// What to run where.
