@@ -34,7 +34,8 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("openat2-beneath", openat2_beneath),
     ("reopen-proc", |a| reopened(a, libc::O_RDONLY)),
     ("reopen-opath", |a| reopened(a, libc::O_PATH)),
-    ("open-handle", open_handle),
+    ("open-handle", |a| open_handle(a, libc::O_WRONLY)),
+    ("open-handle-read", |a| open_handle(a, libc::O_RDONLY)),
     ("mknod", |a| node(a, FileType::RegularFile)),
     ("mkfifo", |a| node(a, FileType::Fifo)),
     ("bind-unix", |a| args(a).map(|[name]| errno_of(std::os::unix::net::UnixDatagram::bind(name)))),
@@ -147,19 +148,24 @@ struct Handle {
 }
 
 /// By a file handle, which has no path at all.
-fn open_handle(a: &[&str]) -> Result<i32> {
+fn open_handle(a: &[&str], flags: i32) -> Result<i32> {
     let [name] = args(a)?;
     let (dir, _) = split(name)?;
-    let mount = std::fs::File::open(dir).with_context(|| format!("can't open {}", dir.display()))?;
+    // Any directory of the file system will do, so take one that may be read.
+    let mount = std::fs::File::open(dir.parent().unwrap_or(dir))
+        .with_context(|| format!("can't open the directory above {}", dir.display()))?;
     let name = path(name)?;
     let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
     let mut mount_id = 0;
     // SAFETY: the handle states its own room, and lives through both calls.
     let fd = unsafe {
         let at = (&raw mut handle).cast();
-        let named = libc::name_to_handle_at(libc::AT_FDCWD, name.as_ptr(), at, &raw mut mount_id, 0);
-        anyhow::ensure!(named == 0, "it has no handle: {}", std::io::Error::last_os_error());
-        libc::open_by_handle_at(mount.as_raw_fd(), at, libc::O_WRONLY | libc::O_CLOEXEC)
+        match errno(libc::name_to_handle_at(libc::AT_FDCWD, name.as_ptr(), at, &raw mut mount_id, 0)) {
+            0 => {}
+            // A file system that has no handles.
+            failed => return Ok(failed),
+        }
+        libc::open_by_handle_at(mount.as_raw_fd(), at, flags | libc::O_CLOEXEC)
     };
     // The members are the kernel's to read.
     let Handle { bytes: _, kind: _, data: _ } = handle;

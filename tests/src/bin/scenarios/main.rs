@@ -12,6 +12,16 @@ mod bad_input;
 mod death;
 mod events;
 mod files;
+mod files_32bit;
+mod files_execute;
+mod files_inherited_fds;
+mod files_ioctl;
+mod files_metadata;
+mod files_races;
+mod files_read;
+mod files_received;
+mod files_systems;
+mod files_writes_need_open;
 mod fixture;
 mod holds;
 mod mounts;
@@ -76,6 +86,16 @@ const FAMILIES: &[&[Scenario]] = &[
     verifier::SCENARIOS,
     tags::SCENARIOS,
     files::SCENARIOS,
+    files_metadata::SCENARIOS,
+    files_read::SCENARIOS,
+    files_execute::SCENARIOS,
+    files_ioctl::SCENARIOS,
+    files_32bit::SCENARIOS,
+    files_received::SCENARIOS,
+    files_inherited_fds::SCENARIOS,
+    files_writes_need_open::SCENARIOS,
+    files_systems::SCENARIOS,
+    files_races::SCENARIOS,
     rules::SCENARIOS,
     mounts::SCENARIOS,
     network::SCENARIOS,
