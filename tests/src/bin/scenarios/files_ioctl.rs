@@ -30,7 +30,7 @@ const IOCTLS: &[Row] = &[
     row("ioctl 0x6609 {d}/f", "{d}/f"),
     row("ioctl 0x660c {d}/f", "{d}/f"),
     // EXT4_IOC_RESIZE_FS, to the size that it has
-    row("ioctl 0x40086610 {d} 0x8000", "{d}"),
+    row("ioctl 0x40086610 {d} 0x2000", "{d}"),
     // FS_IOC_SETFSLABEL
     row("ioctl 0x41009432 {d} 0x6c6562616c", "{d}"),
     // EXT4_IOC_CHECKPOINT, as a trial

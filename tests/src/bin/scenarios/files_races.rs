@@ -19,7 +19,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
 const REPORT: &str = "/tmp/race.json";
 
 /// Tries outside of a session, which show that the race is one.
-const CONTROL: u32 = 2_000;
+const CONTROL: u32 = 200;
 
 /// A race: its name, what is done, between what, and how often on an emulated processor.
 struct Race {
@@ -39,14 +39,14 @@ const PATHS: &str = "/srv/work/f /srv/prod/f";
 
 /// Links to both directories exchanged; a file exchanged for a link; the path itself changed in memory.
 const RACES: &[Race] = &[
-    race("race-exchange", "write", LINKS, 5_000),
-    race("race-exchange", "truncate", LINKS, 5_000),
-    race("race-exchange", "unlink", LINKS, 3_000),
-    race("race-exchange", "rename", LINKS, 3_000),
-    race("race-exchange", "write", FILE_OR_LINK, 5_000),
-    race("race-memory", "write", PATHS, 5_000),
-    race("race-memory", "unlink", PATHS, 3_000),
-    race("race-memory", "rename", PATHS, 3_000),
+    race("race-exchange", "write", LINKS, 600),
+    race("race-exchange", "truncate", LINKS, 600),
+    race("race-exchange", "unlink", LINKS, 300),
+    race("race-exchange", "rename", LINKS, 300),
+    race("race-exchange", "write", FILE_OR_LINK, 600),
+    race("race-memory", "write", PATHS, 600),
+    race("race-memory", "unlink", PATHS, 300),
+    race("race-memory", "rename", PATHS, 300),
 ];
 
 /// How often: as often as the class of attacks deserves where there is time for it.
@@ -109,7 +109,7 @@ fn files_races() -> Result<()> {
 
 /// A directory that moves within the scope is in scope all the time.
 fn moves(world: &World, guard: &mut Guard, outside: &mut Server, inside: &mut Server) -> Result<()> {
-    for (server, times) in [(outside, CONTROL), (inside, tries(3_000))] {
+    for (server, times) in [(outside, CONTROL), (inside, tries(500))] {
         world.fresh()?;
         guard.settle()?;
         let line = format!("race-moves {REPORT} {times} /srv/work/dir/deep /srv/work/empty/moved");

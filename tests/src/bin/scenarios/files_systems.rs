@@ -40,50 +40,64 @@ const SUBVOLUMES: &[Row] = &[
     Row::new("subvolume-destroy {d} sub", "delete|write", "{d}*"),
 ];
 
-fn fill(world: &World) -> Result<()> {
-    files_metadata::fill(world)?;
-    files_execute::fill(world)?;
-    files_writes_need_open::fill(world)
-}
-
-fn fill_subvolumes(world: &World) -> Result<()> {
-    fill(world)?;
+/// A subvolume beside the usual contents.
+fn fill_subvolume(world: &World) -> Result<()> {
     for dir in world.both() {
         run(Command::new("btrfs").args(["-q", "subvolume", "create"]).arg(format!("{dir}/sub")))?.good()?;
     }
     Ok(())
 }
 
-/// The usual world in a file system, the tables that go with each policy, and what else is to be tried.
+/// Tables, and what they need besides the usual contents.
+type Group = (fn(&World) -> Result<()>, &'static [&'static [Row]]);
+
+fn nothing(_: &World) -> Result<()> {
+    Ok(())
+}
+
+/// The tables that go with each policy.
+const CHANGING: &[Group] = &[
+    (nothing, &[EXISTING, NEW_AND_MOVED, RING]),
+    (files_metadata::fill, &[METADATA]),
+    (files_writes_need_open::fill, &[IN_PLACE, DEDUPE]),
+];
+const READING: &[Group] = &[(nothing, &[READ])];
+const EXECUTING: &[Group] = &[(files_execute::fill, &[EXECUTE])];
+
+/// The usual world in a file system: all tables, and what else is to be tried with the first policy.
 fn everything(
     world: &World,
-    fill: fn(&World) -> Result<()>,
-    more: &[Row],
+    more: &[Group],
     special: impl FnOnce(&mut Guard, &mut Server, &mut Server) -> Result<()>,
 ) -> Result<()> {
-    let changes: &[&[Row]] = &[EXISTING, NEW_AND_MOVED, RING, METADATA, IN_PLACE, DEDUPE, more];
-    let phases: [(Vec<&str>, &[&[Row]]); 3] = [
-        ([CHANGES, &["metadata"]].concat(), changes),
-        (vec!["read", "delete"], &[READ]),
-        (vec!["execute", "delete"], &[EXECUTE]),
+    let phases: [(Vec<&str>, Vec<Group>); 3] = [
+        ([CHANGES, &["metadata"]].concat(), [CHANGING, more].concat()),
+        (vec!["read", "delete"], READING.to_vec()),
+        (vec!["execute", "delete"], EXECUTING.to_vec()),
     ];
     let mut outside = Server::outside()?;
     let mut tried = Vec::new();
-    for (ops, tables) in phases {
-        let mut matrix = Matrix::new(world, fill, tables);
-        matrix.rows.retain(|row| !row.attempt.contains("to-file"));
-        matrix.controls(&mut outside)?;
-        tried.push((policy_of(world.scope(), &rule(world.protected(), &ops, "deny")), matrix));
+    for (ops, groups) in phases {
+        let mut tables = Vec::new();
+        for (fill, rows) in groups {
+            let mut matrix = Matrix::new(world, fill, rows);
+            matrix.rows.retain(|row| !row.attempt.contains("to-file"));
+            matrix.controls(&mut outside)?;
+            tables.push(matrix);
+        }
+        tried.push((policy_of(world.scope(), &rule(world.protected(), &ops, "deny")), tables));
     }
     let (first, _) = tried.first().context("there is no policy")?;
     let line = line_of(first, &format!("path = {:?}", world.protected()))?;
     let mut guard = Guard::start(first)?;
     let mut inside = Server::inside(&guard)?;
     special(&mut guard, &mut outside, &mut inside)?;
-    for (policy, matrix) in &tried {
+    for (policy, tables) in &tried {
         guard.reload(policy)?;
-        matrix.denied(&mut guard, &mut inside, line)?;
-        matrix.in_scope(&mut guard, &mut inside)?;
+        for matrix in tables {
+            matrix.denied(&mut guard, &mut inside, line)?;
+            matrix.in_scope(&mut guard, &mut inside)?;
+        }
     }
     drop((outside, inside));
     guard.stop()
@@ -97,13 +111,13 @@ fn prepare() -> Result<()> {
 fn plain(kind: &str) -> Result<()> {
     prepare()?;
     let _volume = Mounted::image(kind, VOLUME)?;
-    everything(&World::at(PROTECTED, SCOPE)?, fill, &[], |_, _, _| Ok(()))
+    everything(&World::at(PROTECTED, SCOPE)?, &[], |_, _, _| Ok(()))
 }
 
 fn tmpfs() -> Result<()> {
     prepare()?;
     let _volume = Mounted::tmpfs(VOLUME)?;
-    everything(&World::at(PROTECTED, SCOPE)?, fill, &[], |_, _, _| Ok(()))
+    everything(&World::at(PROTECTED, SCOPE)?, &[], |_, _, _| Ok(()))
 }
 
 /// The protected directory and the scope are in a subvolume.
@@ -115,7 +129,8 @@ fn btrfs() -> Result<()> {
             .good()?;
     }
     let world = World::at("/srv/volume/sub/prod", "/srv/volume/sub/work")?;
-    everything(&world, fill_subvolumes, SUBVOLUMES, |guard, outside, inside| {
+    everything(&world, &[(fill_subvolume, &[SUBVOLUMES])], |guard, outside, inside| {
+        fill_subvolume(&world)?;
         let before = Snapshot::of("/srv/volume/sub/prod")?;
         // The subvolume around it, whole, and one that nobody protects but that isn't in scope.
         for attempt in [
@@ -135,45 +150,46 @@ fn btrfs() -> Result<()> {
     })
 }
 
-/// Files that are in the lower layer until they are written to.
-fn overlay() -> Result<()> {
-    const LAYERS: &str = "/srv/layers";
-    prepare()?;
+const LAYERS: &str = "/srv/layers";
+
+/// An overlay with three files in each directory that are in the lower layer until they are written to.
+fn layers() -> Result<Mounted> {
     remove(Path::new(LAYERS))?;
     for dir in ["", "/lower", "/upper", "/scratch", "/lower/prod", "/lower/work"] {
         directory(&format!("{LAYERS}{dir}"))?;
     }
-    let low = |dir: &str, name: &str| -> Result<()> {
-        let path = format!("{LAYERS}/lower/{dir}/{name}");
-        std::fs::write(&path, "from below\n").with_context(|| format!("can't write {path}"))
-    };
-    for name in ["one", "two", "three"] {
-        low("prod", name)?;
-        low("work", name)?;
+    for name in ["prod/one", "prod/two", "prod/three", "work/one", "work/two", "work/three"] {
+        let path = format!("{LAYERS}/lower/{name}");
+        std::fs::write(&path, "from below\n").with_context(|| format!("can't write {path}"))?;
     }
-    let lower = format!("{LAYERS}/lower");
-    let _volume = Mounted::overlay(&lower, &format!("{LAYERS}/upper"), &format!("{LAYERS}/scratch"), VOLUME)?;
-    let text = policy_of(SCOPE, &rule(PROTECTED, &[CHANGES, &["metadata"]].concat(), "deny"));
-    {
-        let mut guard = Guard::start(&text)?;
-        let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
-        for attempt in ["open-write {}/one", "unlink {}/two", "rename {}/three {}/moved", "chmod {}/one"] {
-            let mark = guard.events.mark()?;
-            inside.expect(&attempt.replace("{}", PROTECTED), "EPERM")?;
-            guard.events.wait(mark, attempt, |event| event.judged("deny"))?;
-            exists("/srv/layers/upper/prod", false).context("nothing was copied up")?;
-            inside.expect(&attempt.replace("{}", SCOPE), "ok")?;
-        }
-        exists("/srv/layers/upper/work/one", true)?;
-        // The layers by their own names are outside of the scope.
-        for attempt in ["open-write /srv/layers/lower/prod/one", "open-write /srv/layers/upper/work/one"] {
-            inside.expect(attempt, "EPERM")?;
-            outside.expect(attempt, "ok")?;
-        }
-        outside.expect("open-write /srv/volume/prod/one", "ok")?;
-        exists("/srv/layers/upper/prod/one", true).context("outside of a session it is copied up")?;
-        drop((inside, outside));
-        guard.stop()?;
+    let layer = |name: &str| format!("{LAYERS}/{name}");
+    Mounted::overlay(&layer("lower"), &layer("upper"), &layer("scratch"), VOLUME)
+}
+
+fn overlay() -> Result<()> {
+    prepare()?;
+    let volume = layers()?;
+    everything(&World::around(PROTECTED, SCOPE)?, &[], |_, _, _| Ok(()))?;
+    drop(volume);
+    let _volume = layers()?;
+    let ops = [CHANGES, &["metadata"]].concat();
+    let mut guard = Guard::start(&policy_of(SCOPE, &rule(PROTECTED, &ops, "deny")))?;
+    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
+    for attempt in ["open-write {}/one", "unlink {}/two", "rename {}/three {}/moved", "chmod {}/one"] {
+        let mark = guard.events.mark()?;
+        inside.expect(&attempt.replace("{}", PROTECTED), "EPERM")?;
+        guard.events.wait(mark, attempt, |event| event.judged("deny"))?;
+        exists("/srv/layers/upper/prod", false).context("nothing was copied up")?;
+        inside.expect(&attempt.replace("{}", SCOPE), "ok")?;
     }
-    everything(&World::around(PROTECTED, SCOPE)?, fill, &[], |_, _, _| Ok(()))
+    exists("/srv/layers/upper/work/one", true)?;
+    // The layers by their own names are outside of the scope.
+    for attempt in ["open-write /srv/layers/lower/prod/one", "open-write /srv/layers/upper/work/one"] {
+        inside.expect(attempt, "EPERM")?;
+        outside.expect(attempt, "ok")?;
+    }
+    outside.expect("open-write /srv/volume/prod/one", "ok")?;
+    exists("/srv/layers/upper/prod/one", true).context("outside of a session it is copied up")?;
+    drop((inside, outside));
+    guard.stop()
 }

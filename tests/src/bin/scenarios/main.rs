@@ -1,7 +1,7 @@
 //! What the guard promises, tried against the installed program inside a virtual machine.
 //!
-//! `scenarios list` prints one JSON object a line: name, boot, what it is about, and the kernel command line
-//! it needs, if any. `scenarios run --boot direct|systemd [--only NAME]...` runs them one after another and
+//! `scenarios list` prints one JSON object a line: name, boot, what it is about, and the kernel command line,
+//! the kernel and the disk it needs, if any. `scenarios run --boot direct|systemd [--only NAME]...` runs them one after another and
 //! prints `start` and `end` events as JSON lines on stdout; everything else goes to stderr and to
 //! `/var/log/agent-guard-tests/<scenario>/`.
 //!
@@ -35,6 +35,7 @@ mod sessions;
 mod tags;
 mod untagged;
 mod verifier;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -63,21 +64,36 @@ pub(crate) struct Scenario {
     /// What must stand on the kernel's command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     cmdline: Option<&'static str>,
+    /// The only kernel that it is tried on where time counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernels: Option<&'static str>,
+    /// A disk that the guest must have besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<&'static str>,
     #[serde(skip)]
     run: fn() -> Result<()>,
 }
 
 impl Scenario {
     const fn direct(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
-        Self { name, boot: Boot::Direct, about, cmdline: None, run }
+        Self { name, boot: Boot::Direct, about, cmdline: None, kernels: None, disk: None, run }
     }
 
     const fn systemd(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
-        Self { name, boot: Boot::Systemd, about, cmdline: None, run }
+        Self { name, boot: Boot::Systemd, about, cmdline: None, kernels: None, disk: None, run }
     }
 
     const fn with_cmdline(self, cmdline: &'static str) -> Self {
         Self { cmdline: Some(cmdline), ..self }
+    }
+
+    /// On this kernel only, unless all are wanted: what it is about hardly depends on the kernel.
+    const fn on(self, kernel: &'static str) -> Self {
+        Self { kernels: Some(kernel), ..self }
+    }
+
+    const fn with_disk(self, disk: &'static str) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 }
 
@@ -108,6 +124,7 @@ const FAMILIES: &[&[Scenario]] = &[
     untagged::SCENARIOS,
     oracle::SCENARIOS,
     service::SCENARIOS,
+    workloads::SCENARIOS,
 ];
 
 fn scenarios() -> impl Iterator<Item = &'static Scenario> {
@@ -165,9 +182,10 @@ impl Options {
         Ok(Self { boot: boot.context("--boot direct or --boot systemd is missing")?, only })
     }
 
-    /// Whether a scenario is to be run: those that need another command line only when named.
+    /// Whether a scenario is to be run: those that need another command line or a disk only when named.
     fn wants(&self, scenario: &Scenario) -> bool {
         let named = self.only.iter().any(|name| name == scenario.name);
-        scenario.boot == self.boot && (named || (self.only.is_empty() && scenario.cmdline.is_none()))
+        scenario.boot == self.boot
+            && (named || (self.only.is_empty() && scenario.cmdline.is_none() && scenario.disk.is_none()))
     }
 }
