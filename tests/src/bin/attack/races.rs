@@ -28,6 +28,11 @@ struct Counts {
 }
 
 impl Counts {
+    /// Whether all tries ended on one side, as they do when nothing changes meanwhile.
+    fn met_one_only(&self) -> bool {
+        self.scope == 0 || self.protected + self.denied == 0
+    }
+
     fn write(&self, file: &str) -> Result<()> {
         let Self { scope, protected, denied, nothing } = self;
         let text = format!(
@@ -131,13 +136,16 @@ impl Goal {
     }
 }
 
-/// Runs tries beside a thread that does something else again and again.
+/// Runs tries beside a thread that does something else again and again: so many, and more until each side was met.
+/// On two emulated processors one thread may run for long before the other gets its turn.
 fn beside(
     disturb: impl Fn(u64) + Send + Sync,
     tries: &str,
+    both: bool,
     mut attempt: impl FnMut(&mut Counts) -> Result<()>,
 ) -> Result<Counts> {
     let tries: u32 = tries.parse().context("that is no number of tries")?;
+    let enough = if both { tries.saturating_mul(100) } else { tries };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -148,7 +156,12 @@ fn beside(
             }
         });
         let mut counts = Counts::default();
-        let result = (0..tries).try_for_each(|_| attempt(&mut counts));
+        let mut done = 0;
+        let mut result = Ok(());
+        while result.is_ok() && (done < tries || (done < enough && counts.met_one_only())) {
+            result = attempt(&mut counts);
+            done += 1;
+        }
         stop.store(true, Ordering::Relaxed);
         result.map(|()| counts)
     })
@@ -163,7 +176,7 @@ fn exchange(a: &[&str]) -> Result<i32> {
     let swap = |_turn| {
         rustix::fs::renameat_with(CWD, name, CWD, other, RenameFlags::EXCHANGE).ok();
     };
-    let counts = beside(swap, tries, |counts| goal.attempt(action, target.as_ptr(), counts))?;
+    let counts = beside(swap, tries, true, |counts| goal.attempt(action, target.as_ptr(), counts))?;
     counts.write(report)?;
     Ok(0)
 }
@@ -190,7 +203,7 @@ fn memory(a: &[&str]) -> Result<i32> {
             std::hint::spin_loop();
         }
     };
-    let counts = beside(change, tries, |counts| goal.attempt(action, text.as_ptr().cast(), counts))?;
+    let counts = beside(change, tries, true, |counts| goal.attempt(action, text.as_ptr().cast(), counts))?;
     counts.write(report)?;
     Ok(0)
 }
@@ -205,7 +218,7 @@ fn moves(a: &[&str]) -> Result<i32> {
         drop(std::fs::rename(from, to));
     };
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_CLOEXEC;
-    let counts = beside(shift, tries, |counts| {
+    let counts = beside(shift, tries, false, |counts| {
         // SAFETY: C strings, and a descriptor that is open.
         let outcome = unsafe {
             match own(libc::openat(handle.as_raw_fd(), c"x".as_ptr(), flags, 0o666)) {

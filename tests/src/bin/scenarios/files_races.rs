@@ -19,7 +19,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
 const REPORT: &str = "/tmp/race.json";
 
 /// Tries outside of a session, which show that the race is one.
-const CONTROL: u32 = 200;
+const CONTROL: u32 = 100;
 
 /// A race: its name, what is done, between what, and how often on an emulated processor.
 struct Race {
@@ -39,14 +39,14 @@ const PATHS: &str = "/srv/work/f /srv/prod/f";
 
 /// Links to both directories exchanged; a file exchanged for a link; the path itself changed in memory.
 const RACES: &[Race] = &[
-    race("race-exchange", "write", LINKS, 600),
-    race("race-exchange", "truncate", LINKS, 600),
-    race("race-exchange", "unlink", LINKS, 300),
-    race("race-exchange", "rename", LINKS, 300),
-    race("race-exchange", "write", FILE_OR_LINK, 600),
-    race("race-memory", "write", PATHS, 600),
-    race("race-memory", "unlink", PATHS, 300),
-    race("race-memory", "rename", PATHS, 300),
+    race("race-exchange", "write", LINKS, 300),
+    race("race-exchange", "truncate", LINKS, 300),
+    race("race-exchange", "unlink", LINKS, 150),
+    race("race-exchange", "rename", LINKS, 150),
+    race("race-exchange", "write", FILE_OR_LINK, 300),
+    race("race-memory", "write", PATHS, 300),
+    race("race-memory", "unlink", PATHS, 150),
+    race("race-memory", "rename", PATHS, 150),
 ];
 
 /// How often: as often as the class of attacks deserves where there is time for it.
