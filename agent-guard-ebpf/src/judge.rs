@@ -205,26 +205,33 @@ impl From<Result<Decision, Fault>> for Judgement {
     }
 }
 
-/// A call under judgement.
-pub struct Call {
-    /// Who.
-    pub subject: Subject,
-    /// Where.
-    pub hook: Hook,
-    /// The operation that events name.
-    pub op: Op,
-    /// Generation that judges; 0 if there is none.
-    pub generation: u32,
+/// What is asked for, in plain numbers.
+#[repr(C)]
+pub struct Asked {
     /// What is acted on; for a rename its source.
     pub first: Untyped,
     /// Target of a rename or a link.
     pub second: Untyped,
-    /// What else belongs to what is asked for: the type of a new file, the flags of a rename, an ioctl.
-    pub detail: u32,
     /// Where a socket wants to go; family 0 for files.
     pub address: Address,
+    /// What else belongs to it: the type of a new file, the flags of a rename, an ioctl.
+    pub detail: u32,
     /// Protocol of that socket.
-    pub protocol: u32,
+    pub protocol: u16,
+    /// The operation that events name.
+    pub op: Op,
+    /// Where.
+    pub hook: Hook,
+}
+
+/// A call under judgement.
+pub struct Call {
+    /// Who.
+    pub subject: Subject,
+    /// What.
+    pub asked: Asked,
+    /// Generation that judges; 0 if there is none.
+    pub generation: u32,
     /// Whether what the hook returns reaches the system call, so that it can be started again.
     pub restarts: bool,
 }
@@ -233,38 +240,36 @@ impl Call {
     /// A call of the current task.
     #[inline(always)]
     pub fn new(subject: Subject, hook: Hook, op: Op) -> Self {
-        Self {
-            subject,
-            hook,
-            op,
-            generation: 0,
+        let asked = Asked {
             first: Untyped::NONE,
             second: Untyped::NONE,
-            detail: 0,
             address: Address::NONE,
+            detail: 0,
             protocol: 0,
-            restarts: true,
-        }
+            op,
+            hook,
+        };
+        Self { subject, asked, generation: 0, restarts: true }
     }
 
     /// What it acts on.
     #[inline(always)]
     pub fn on(mut self, mount: Path, dentry: Dentry) -> Self {
-        self.first = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
+        self.asked.first = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
         self
     }
 
     /// What it acts on, where the hook doesn't know the mount.
     #[inline(always)]
     pub fn on_dentry(mut self, dentry: Dentry) -> Self {
-        self.first = Untyped { dentry: dentry.address(), mount: 0 };
+        self.asked.first = Untyped { dentry: dentry.address(), mount: 0 };
         self
     }
 
     /// What it moves or links it to.
     #[inline(always)]
     pub fn to(mut self, mount: Path, dentry: Dentry) -> Self {
-        self.second = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
+        self.asked.second = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
         self
     }
 
@@ -304,7 +309,7 @@ impl Call {
     /// The decision about where the socket wants to go.
     #[inline(always)]
     pub fn connect(&mut self) -> Judgement {
-        let Address { addr, port, .. } = self.address;
+        let Address { addr, port, .. } = self.asked.address;
         self.judge(|session, tables| {
             Judgement::from(decide::connect(&tables.tables, session.profile, addr, port)).forget(session.pad)
         })

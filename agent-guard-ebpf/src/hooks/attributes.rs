@@ -162,7 +162,7 @@ fn ioctl<const HOOK: u8>(subject: Subject, file: File, command: u32) -> i32 {
         Ioctl::Other => Op::WRITE,
     };
     let mut call = Call::new(subject, Hook(HOOK), op).on(path, dentry);
-    call.detail = command;
+    call.asked.detail = command;
     let judgement = call.judge(|session, tables| {
         if op.0 == Op::METADATA.0 {
             object_at(tables, session, Op::METADATA, path.mount(), dentry)

@@ -35,7 +35,7 @@ pub fn act<const HOOK: u8>(subject: Subject, op: Op, path: Path, dentry: Dentry)
 #[inline(always)]
 fn create<const HOOK: u8>(subject: Subject, dir: Path, dentry: Dentry, file_type: u32) -> i32 {
     let mut call = Call::new(subject, Hook(HOOK), Op::CREATE).on(dir, dentry);
-    call.detail = file_type;
+    call.asked.detail = file_type;
     let judgement = call.judge(|session, tables| {
         let create = object(tables, session, Op::CREATE, dir, dentry);
         match file_type {
@@ -75,7 +75,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let flags = ctx.arg::<u32>(4);
     let exchange = flags & RENAME_EXCHANGE != 0;
     let mut call = Call::new(subject, Hook::PATH_RENAME, Op::RENAME).on(old_dir, old).to(new_dir, new);
-    call.detail = flags;
+    call.asked.detail = flags;
     let judgement = call.judge(|session, tables| {
         let moved = object(tables, session, Op::RENAME, old_dir, old);
         let target = object(tables, session, Op::CREATE, new_dir, new);
@@ -142,7 +142,7 @@ pub fn descriptor<const HOOK: u8>(
         judgement
     });
     if reading {
-        call.op = Op::READ;
+        call.asked.op = Op::READ;
     }
     judgement
 }

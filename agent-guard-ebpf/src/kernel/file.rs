@@ -33,6 +33,7 @@ pub struct Vma(pub *const u8);
 pub struct Attributes(pub *const u8);
 
 /// A dentry and the mount it was reached through, as plain numbers for probe reads.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Untyped {
     /// `struct dentry *`.

@@ -201,6 +201,7 @@ impl Run<'_> {
         let mut boot = Boot {
             kernel: self.kernel,
             rootfs: self.rootfs,
+            toolchain: None,
             accel: Accel::Tcg,
             mode: Some(mode),
             append,

@@ -102,6 +102,9 @@ fn disks(command: &mut Command, boot: &Boot<'_>, dir: &Path) {
     disk("modules", &boot.kernel.modules_image, "readonly=on");
     disk("payload", &dir.join("payload.tar"), "readonly=on");
     disk("results", &dir.join("results.tar"), "readonly=off");
+    if let Some(toolchain) = boot.toolchain {
+        disk("toolchain", toolchain, "snapshot=on");
+    }
 }
 
 fn channels(command: &mut Command, dir: &Path) {
