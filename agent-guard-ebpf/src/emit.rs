@@ -124,12 +124,16 @@ pub extern "C" fn emit_see(record: *mut Judged, which: u32, dentry: u64, mount: 
     let Some(record) = (unsafe { record.as_mut() }) else { return 0 };
     let Judged { first, second, path: [first_path, second_path], .. } = record;
     let at = Untyped { dentry, mount };
-    if which == 0 { see(first, first_path, at) } else { see(second, second_path, at) }
+    if which == 0 {
+        see(first, first_path, at)
+    } else {
+        see(second, second_path, at)
+    }
     0
 }
 
 /// Writes an object and its path. What can't be read is left out: the decision doesn't hang on it.
-#[inline(never)]
+#[inline(always)]
 fn see(seen: &mut Seen, text: &mut [u8; PATH_BYTES], at: Untyped) {
     seen.mode = 0;
     seen.path_len = 0;
