@@ -200,7 +200,8 @@ impl Checker<'_> {
         let verdict = self.required(table, span, "verdict");
         let reason = if critical { self.required(table, span, "reason") } else { table.get("reason") };
         let origin = self.report.origin(&path.map_or_else(|| span.clone(), Value::span));
-        let path = path.and_then(|value| if critical { self.critical_path(value) } else { self.path(value, "`path`") });
+        let path = path
+            .and_then(|value| if critical { self.critical_path(value) } else { self.path(value, "`path`") });
         let judged = verdict.and_then(|value| self.verdict(value));
         if let (true, Some(value), Some(judged)) = (critical, verdict, judged)
             && judged.goes_on()
@@ -245,7 +246,11 @@ impl Checker<'_> {
         let path = self.path(value, "an entry of `scope`")?;
         if path.is_anywhere() {
             let message = format!("`{path}` can't be in the scope: it may be anywhere");
-            self.report.error_help(&value.span(), message, "name the directories, or write a rule with the verdict `allow`");
+            self.report.error_help(
+                &value.span(),
+                message,
+                "name the directories, or write a rule with the verdict `allow`",
+            );
             return None;
         }
         Some(ScopePath { path, origin: self.report.origin(&value.span()) })
@@ -256,7 +261,11 @@ impl Checker<'_> {
         let path = self.path(value, "`path`")?;
         if path.is_variable() {
             let message = format!("`{path}` can't be critical: each session has another one");
-            self.report.error_help(&value.span(), message, "write the path out, or write a rule of a profile");
+            self.report.error_help(
+                &value.span(),
+                message,
+                "write the path out, or write a rule of a profile",
+            );
             return None;
         }
         Some(path)

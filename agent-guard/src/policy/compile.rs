@@ -123,7 +123,8 @@ pub(super) fn room_for_shapes(compiled: &Compiled, bindings: &[Binding<'_>]) -> 
     let mut full = BTreeMap::new();
     for Binding { key, subject, .. } in bindings {
         let Key::Chain(_, last, _, shape) = key else { continue };
-        let shapes = all.entry(*last).or_insert_with(|| compiled.shapes.get(last).copied().unwrap_or_default());
+        let shapes =
+            all.entry(*last).or_insert_with(|| compiled.shapes.get(last).copied().unwrap_or_default());
         if !shapes.add(*shape) {
             full.entry(subject.origin).or_insert(subject.path);
         }
@@ -131,7 +132,8 @@ pub(super) fn room_for_shapes(compiled: &Compiled, bindings: &[Binding<'_>]) -> 
     let mistakes: Vec<_> = full
         .into_iter()
         .map(|(origin, path)| {
-            let message = format!("no room for `{path}`: too many rules of other depths end in the same name");
+            let message =
+                format!("no room for `{path}`: too many rules of other depths end in the same name");
             Diagnostic::error(origin, message).help("name a directory above, or use `**/NAME`")
         })
         .collect();

@@ -186,7 +186,9 @@ impl<'c> Edit<'c> {
                 (Owner::Critical, _) => (None, None),
                 (Owner::Profile(at), _) => {
                     let name = policy.profiles.get(at).map(|profile| profile.name.as_str());
-                    let Some(index) = name.and_then(|name| self.compiled.profile_index(name)) else { continue };
+                    let Some(index) = name.and_then(|name| self.compiled.profile_index(name)) else {
+                        continue;
+                    };
                     (Some(index), Some(index))
                 }
                 (Owner::Session, Some((index, binding))) => (Some(index), Some(SideKey::session(binding))),
@@ -199,7 +201,13 @@ impl<'c> Edit<'c> {
     }
 
     /// What the object's own place says: for a profile, or for what is critical.
-    fn holds(&self, shared: &Shared<'_>, op: Op, profile: Option<u32>, session: Option<(u32, u32)>) -> Verdict {
+    fn holds(
+        &self,
+        shared: &Shared<'_>,
+        op: Op,
+        profile: Option<u32>,
+        session: Option<(u32, u32)>,
+    ) -> Verdict {
         let binding = session.map_or(NO_SESSION, |(_, binding)| binding);
         let mut walk = Walk::new(profile.unwrap_or_default(), binding, op);
         walk::walk(&self.compiled.view(), &mut walk, &shared.tree);
@@ -210,7 +218,8 @@ impl<'c> Edit<'c> {
         } else if scope {
             Verdict::ALLOW
         } else {
-            let outside = self.compiled.profile(profile).and_then(|entry| entry.outside.get(usize::from(op.0)));
+            let outside =
+                self.compiled.profile(profile).and_then(|entry| entry.outside.get(usize::from(op.0)));
             outside.copied().map_or(Verdict::DENY, Verdict)
         }
     }

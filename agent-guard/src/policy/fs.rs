@@ -91,7 +91,8 @@ impl Mounts {
     /// Whether another mount shows some of the same objects.
     pub(super) fn shared(&self, mount: &Mount) -> bool {
         self.of(mount.dev).any(|other| {
-            mount.id != other.id && (mount.root.starts_with(&other.root) || other.root.starts_with(&mount.root))
+            mount.id != other.id
+                && (mount.root.starts_with(&other.root) || other.root.starts_with(&mount.root))
         })
     }
 }

@@ -69,7 +69,8 @@ impl Filesystem for HostFilesystem {
 impl HostFilesystem {
     fn chunk(&self, paths: &[(PathBuf, bool)]) -> Vec<io::Result<Object>> {
         let open: Vec<_> = paths.iter().map(|(path, follow)| open(path, *follow)).collect();
-        let fds: Vec<_> = open.iter().filter_map(|open| open.as_ref().ok()).map(|(fd, ..)| fd.as_fd()).collect();
+        let fds: Vec<_> =
+            open.iter().filter_map(|open| open.as_ref().ok()).map(|(fd, ..)| fd.as_fd()).collect();
         let mut identities = match self.identify.identify(&fds) {
             Ok(identities) if identities.len() == fds.len() => Ok(identities.into_iter()),
             Ok(_) => Err("not all were told".to_owned()),

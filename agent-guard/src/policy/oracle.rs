@@ -147,7 +147,9 @@ impl<'p> Oracle<'p> {
         loop {
             match world.find(&start, true) {
                 Ok(at) => return self.match_parts(world, &bound, &at, &parts),
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+                {
                     let name = start.file_name().map(|name| name.to_string_lossy().into_owned());
                     parts.insert(0, Part::Name(name.unwrap_or_default()));
                     start.pop();
@@ -165,7 +167,11 @@ impl<'p> Oracle<'p> {
     fn match_parts(&mut self, world: &World, bound: &Bound<'p>, at: &Spot, parts: &[Part]) -> io::Result<()> {
         let Some((first, rest)) = parts.split_first() else {
             self.whole.push((at.path.clone(), bound.clone()));
-            self.bound.push(Bound { what: What::Object(world.key(at)), depth: depth(&at.path), ..bound.clone() });
+            self.bound.push(Bound {
+                what: What::Object(world.key(at)),
+                depth: depth(&at.path),
+                ..bound.clone()
+            });
             return self.names(world, bound, at, &[]);
         };
         let there = |name: &str| {
@@ -219,7 +225,8 @@ impl<'p> Oracle<'p> {
                         more.push(Bound { depth: depth(path) + usize::from(bound.below), ..bound.clone() });
                     }
                 }
-                let names: Vec<_> = path.iter().rev().map(|name| name.to_string_lossy().into_owned()).collect();
+                let names: Vec<_> =
+                    path.iter().rev().map(|name| name.to_string_lossy().into_owned()).collect();
                 let names: Vec<_> = names.iter().map(String::as_str).filter(|name| *name != "/").collect();
                 let anywhere = self.bound.iter().filter(|bound| match &bound.what {
                     What::Anywhere(parts) => matches(parts, &names),
@@ -229,7 +236,11 @@ impl<'p> Oracle<'p> {
                 more.extend(anywhere.map(|bound| Bound { depth: depth(path), ..bound.clone() }));
             }
             let what = What::Object(world.key(&root));
-            self.bound.extend(more.into_iter().map(|bound| Bound { what: what.clone(), below: false, ..bound }));
+            self.bound.extend(more.into_iter().map(|bound| Bound {
+                what: what.clone(),
+                below: false,
+                ..bound
+            }));
         }
         Ok(())
     }
@@ -358,7 +369,9 @@ fn meets(bound: &Bound<'_>, levels: &[Level]) -> Vec<(usize, bool)> {
         let by_name = level.own && level.name.is_some();
         let own = match &bound.what {
             What::Object(key) => (level.key == Some(*key)).then_some(level.own),
-            What::Ending(text) => (by_name && names.first().is_some_and(|name| name.ends_with(text.as_str()))).then_some(true),
+            What::Ending(text) => {
+                (by_name && names.first().is_some_and(|name| name.ends_with(text.as_str()))).then_some(true)
+            }
             What::Anywhere(parts) => {
                 let last = named.get(parts.len() - 1).is_some_and(|level| level.own);
                 (by_name && matches(parts, &names)).then_some(last)

@@ -43,8 +43,11 @@ fn anywhere(text: &str, rest: &str) -> Result<Form, Unusable> {
     {
         let length = u32::try_from(ending.len()).unwrap_or(u32::MAX);
         if !names::SUFFIX.contains(&length) {
-            let message =
-                format!("the ending in {text:?} has {length} bytes, and must have {} to {}", 2, names::SUFFIX.end());
+            let message = format!(
+                "the ending in {text:?} has {length} bytes, and must have {} to {}",
+                2,
+                names::SUFFIX.end()
+            );
             return Err(wrong(message, FORMS));
         }
         return Ok(Form::Ending(ending.to_owned()));
@@ -52,9 +55,10 @@ fn anywhere(text: &str, rest: &str) -> Result<Form, Unusable> {
     let parts = parts(text, rest)?;
     match parts.last() {
         Some(Part::Name(_)) => Ok(Form::Anywhere(parts)),
-        Some(Part::Any) => {
-            Err(wrong(format!("path {text:?} ends in `*` below `**`"), "end it in a name, or name the directory above"))
-        }
+        Some(Part::Any) => Err(wrong(
+            format!("path {text:?} ends in `*` below `**`"),
+            "end it in a name, or name the directory above",
+        )),
         None => Err(wrong(format!("path {text:?} has nothing after `**/`"), "everything is `/`")),
     }
 }
@@ -85,7 +89,8 @@ fn parts(text: &str, rest: &str) -> Result<Vec<Part>, Unusable> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let parts = rest.split('/').map(|component| part(text, component)).collect::<Result<Vec<_>, _>>()?;
     if parts.len() > usize::try_from(names::MAX_CHAIN).unwrap_or(usize::MAX) {
-        let message = format!("path {text:?} has {} components, and can have {}", parts.len(), names::MAX_CHAIN);
+        let message =
+            format!("path {text:?} has {} components, and can have {}", parts.len(), names::MAX_CHAIN);
         return Err(wrong(message, "name a directory above"));
     }
     Ok(parts)
@@ -98,13 +103,22 @@ fn part(text: &str, component: &str) -> Result<Part, Unusable> {
         "." => "the component `.`",
         ".." => "the component `..`",
         _ if component.contains("**") => {
-            return Err(wrong(format!("`**` can only stand at the beginning, not where path {text:?} has it"), FORMS));
+            return Err(wrong(
+                format!("`**` can only stand at the beginning, not where path {text:?} has it"),
+                FORMS,
+            ));
         }
         _ if component.contains('*') => {
-            return Err(wrong(format!("`*` stands for a whole component, not for a part as in path {text:?}"), FORMS));
+            return Err(wrong(
+                format!("`*` stands for a whole component, not for a part as in path {text:?}"),
+                FORMS,
+            ));
         }
         _ if component.contains("${") => {
-            return Err(wrong(format!("a variable can only stand at the beginning, not where path {text:?} has it"), FORMS));
+            return Err(wrong(
+                format!("a variable can only stand at the beginning, not where path {text:?} has it"),
+                FORMS,
+            ));
         }
         _ if component.len() > MAX_NAME => "a component of more than 255 bytes",
         _ => return Ok(Part::Name(component.to_owned())),
@@ -165,7 +179,9 @@ mod tests {
         }
         let ending = Form::Ending(".tf".into());
         assert_eq!(parse("**/*.tf").unwrap().form, ending);
-        assert!(matches!(parse("**/*.tf/").unwrap_err(), Unusable(message, _) if message.contains("whole component")));
+        assert!(
+            matches!(parse("**/*.tf/").unwrap_err(), Unusable(message, _) if message.contains("whole component"))
+        );
     }
 
     #[test]

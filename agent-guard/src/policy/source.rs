@@ -263,7 +263,9 @@ mod tests {
         scratch.write("b.toml", &half, 0o600);
         assert_eq!(scratch.read(Trust::Anybody).unwrap().len(), 2);
         scratch.write("c.toml", b"#", 0o600);
-        assert!(matches!(scratch.read(Trust::Anybody), Err(SourceError::TooLong(path)) if path.ends_with("c.toml")));
+        assert!(
+            matches!(scratch.read(Trust::Anybody), Err(SourceError::TooLong(path)) if path.ends_with("c.toml"))
+        );
         let long = vec![b'#'; usize::try_from(MAX_BYTES).unwrap() + 1];
         scratch.write("a.toml", &long, 0o600);
         assert!(matches!(scratch.read(Trust::Anybody), Err(SourceError::TooLong(_))));

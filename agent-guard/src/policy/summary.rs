@@ -104,9 +104,7 @@ impl PolicySummary {
 
 fn scope(profile: &Profile) -> Vec<ScopeSummary> {
     let entries = profile.scope.iter();
-    entries
-        .map(|entry| ScopeSummary { path: entry.path.to_string(), origin: entry.origin.clone() })
-        .collect()
+    entries.map(|entry| ScopeSummary { path: entry.path.to_string(), origin: entry.origin.clone() }).collect()
 }
 
 fn outside(profile: &Profile) -> Vec<OutsideSummary> {

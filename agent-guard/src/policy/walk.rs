@@ -75,7 +75,12 @@ pub(super) fn levels(fs: &dyn Filesystem, object: &Object, missing: &[OsString])
     let Some(mut mount) = mounts.get(object.mount) else {
         return Err(io::Error::other(format!("{:?} was unmounted meanwhile", object.path)));
     };
-    let missing = missing.iter().map(|name| Level { name: Some(name.clone()), key: None, anchor: None, chain: Chain::Tree });
+    let missing = missing.iter().map(|name| Level {
+        name: Some(name.clone()),
+        key: None,
+        anchor: None,
+        chain: Chain::Tree,
+    });
     let mut levels: Vec<_> = missing.chain(tree(fs, &mounts, mount, &object.path)).collect();
     // Each mount is left once, so there are no more rounds than mounts.
     for _ in mounts.iter() {
@@ -135,7 +140,8 @@ fn by_name<T: Tables>(view: &View<'_, T>, walk: &mut Walk, name: &[u8], levels: 
 
 /// The chain of a shape that begins at the first level, and what it leads through.
 fn chain(key: [u64; 2], shape: Shape, levels: &[Level]) -> Option<(NameKey, Chain)> {
-    let mut named = levels.iter().enumerate().filter_map(|(at, level)| Some((at, level, level.name.as_ref()?)));
+    let mut named =
+        levels.iter().enumerate().filter_map(|(at, level)| Some((at, level, level.name.as_ref()?)));
     let mut hashes = Vec::new();
     let mut last = (0, Chain::Tree);
     for number in 0..shape.length() {
@@ -153,7 +159,8 @@ fn chain(key: [u64; 2], shape: Shape, levels: &[Level]) -> Option<(NameKey, Chai
 
 fn by_ending<T: Tables>(view: &View<'_, T>, walk: &mut Walk, name: &[u8]) {
     let &[.., before, last] = name else { return };
-    if view.head.suffixes == 0 || !view.tables.may_have(names::suffix_bit(u16::from_le_bytes([before, last]))) {
+    if view.head.suffixes == 0 || !view.tables.may_have(names::suffix_bit(u16::from_le_bytes([before, last])))
+    {
         return;
     }
     for length in names::SUFFIX {

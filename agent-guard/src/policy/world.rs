@@ -131,7 +131,8 @@ impl Disk {
         let mut levels = Vec::new();
         while ino != ROOT {
             let above = self.nodes.get(&ino).map_or(ROOT, |node| node.above);
-            let name = self.entries(above).ok().and_then(|entries| entries.iter().find(|(_, child)| **child == ino));
+            let name =
+                self.entries(above).ok().and_then(|entries| entries.iter().find(|(_, child)| **child == ino));
             levels.push((name.map(|(name, _)| name.clone()), ino));
             ino = above;
         }
@@ -162,7 +163,9 @@ impl World {
 
     /// What is mounted there, if anything is.
     fn covered(&self, mut mount: u64, mut ino: u64) -> (u64, u64) {
-        while let Some((id, over)) = self.mounts.iter().find(|(_, over)| (over.parent, over.point) == (mount, ino)) {
+        while let Some((id, over)) =
+            self.mounts.iter().find(|(_, over)| (over.parent, over.point) == (mount, ino))
+        {
             (mount, ino) = (*id, over.root);
         }
         (mount, ino)
@@ -264,7 +267,8 @@ impl World {
     /// The roots of all mounts that can be seen.
     #[must_use]
     pub fn mounted(&self) -> Vec<Spot> {
-        let roots = self.mounts.keys().filter_map(|id| Some((*id, self.find(&self.point(*id)?, false).ok()?)));
+        let roots =
+            self.mounts.keys().filter_map(|id| Some((*id, self.find(&self.point(*id)?, false).ok()?)));
         roots.filter(|(id, spot)| spot.mount == *id).map(|(_, spot)| spot).collect()
     }
 

@@ -98,7 +98,9 @@ impl fmt::Display for Line {
             Self::Mount(disk, path) => write!(f, "mount {disk} {}", path.display()),
             Self::Unmount(path) => write!(f, "unmount {}", path.display()),
             Self::Rule(verdict, about, path) => write!(f, "rule {} {} {path}", verdict.name(), ops(about)),
-            Self::Critical(verdict, about, path) => write!(f, "critical {} {} {path}", verdict.name(), ops(about)),
+            Self::Critical(verdict, about, path) => {
+                write!(f, "critical {} {} {path}", verdict.name(), ops(about))
+            }
             Self::Scope(path) => write!(f, "scope {path}"),
             Self::Outside(op, verdict) => write!(f, "outside {} {}", op.name(), verdict.name()),
             Self::Report => f.write_str("report"),
@@ -207,7 +209,8 @@ impl Case {
                 _ => {}
             }
         }
-        let outside: Vec<_> = outside.into_iter().map(|(op, verdict)| format!("{op} = {verdict:?}")).collect();
+        let outside: Vec<_> =
+            outside.into_iter().map(|(op, verdict)| format!("{op} = {verdict:?}")).collect();
         let outside = outside.join(", ");
         // Twice is a mistake.
         let head = head.replace("mode = \"report\"\nmode = \"report\"\n", "mode = \"report\"\n");

@@ -132,7 +132,11 @@ impl Maker<'_> {
             1 if !scope => format!("**/*{}", self.random.pick(&ENDINGS, ".tf")),
             0..4 if variables => {
                 let variable = self.random.pick(&["${cwd}", "${home}", "${tmp}"], "${cwd}");
-                if self.random.one_in(2) { variable.to_owned() } else { format!("{variable}/{}", names.join("/")) }
+                if self.random.one_in(2) {
+                    variable.to_owned()
+                } else {
+                    format!("{variable}/{}", names.join("/"))
+                }
             }
             4 => format!("{}/*", self.base.display()),
             _ => format!("{}/{}", self.base.display(), names.join("/")),

@@ -1,6 +1,9 @@
 //! From patterns to the paths that are there.
 
-use std::{ffi::{OsStr, OsString}, path::PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use agent_guard_common::ObjectKey;
 
@@ -43,7 +46,11 @@ struct Match {
 
 impl<'p> Resolver<'_, 'p> {
     /// Looks up where paths begin; of those that may be anywhere everything is said at once.
-    pub(super) fn locate(&mut self, subjects: Vec<Subject<'p>>, session: Option<&SessionPaths>) -> Vec<Start<'p>> {
+    pub(super) fn locate(
+        &mut self,
+        subjects: Vec<Subject<'p>>,
+        session: Option<&SessionPaths>,
+    ) -> Vec<Start<'p>> {
         let mut starts = Vec::with_capacity(subjects.len());
         for subject in subjects {
             match &subject.path.form {
@@ -126,7 +133,8 @@ impl<'p> Resolver<'_, 'p> {
         let normal = value.components().skip(1).all(|part| matches!(part, std::path::Component::Normal(_)));
         if !value.is_absolute() || !normal {
             let message = format!("`{}` is {value:?}, which is not an absolute path", variable.text());
-            self.mistakes.push(Diagnostic::error(subject.origin, message).help("start the session elsewhere"));
+            self.mistakes
+                .push(Diagnostic::error(subject.origin, message).help("start the session elsewhere"));
             return None;
         }
         Some(value.clone())
@@ -151,7 +159,8 @@ impl<'p> Resolver<'_, 'p> {
                 self.bind_path(start.subject, start.below, &at, &missing);
             }
         }
-        let parents: Vec<_> = whole.iter().filter_map(|(_, at)| at.path.parent().map(PathBuf::from)).collect();
+        let parents: Vec<_> =
+            whole.iter().filter_map(|(_, at)| at.path.parent().map(PathBuf::from)).collect();
         self.lookups.fetch(parents, false);
         for (start, at) in whole {
             self.bind_whole(&start, &at);

@@ -8,11 +8,7 @@ use agent_guard_common::{
 };
 
 use super::{
-    super::{
-        diagnostic::Diagnostic,
-        fs::Object,
-        model::Part,
-    },
+    super::{diagnostic::Diagnostic, fs::Object, model::Part},
     Binding, Key, Resolver, Subject, depth, join,
 };
 
@@ -116,7 +112,8 @@ impl<'p> Resolver<'_, 'p> {
             bind.chain(*root, &[&links(&logical), missing].concat());
         }
         if bind.too_long {
-            let message = format!("the real path of `{}` has more than {} components", subject.path, names::MAX_CHAIN);
+            let message =
+                format!("the real path of `{}` has more than {} components", subject.path, names::MAX_CHAIN);
             self.mistakes.push(Diagnostic::error(subject.origin, message).help("name a directory above"));
         }
     }

@@ -152,7 +152,8 @@ fn run<'p>(
     match fs.mounts() {
         Ok(mounts) => resolver.mounts = Mounts::new(mounts),
         Err(error) => {
-            let origin = Origin { file: policy.files.first().cloned().unwrap_or_default(), line: 1, column: 1 };
+            let origin =
+                Origin { file: policy.files.first().cloned().unwrap_or_default(), line: 1, column: 1 };
             let message = format!("can't read which file systems are mounted: {error}");
             resolver.mistakes.push(Diagnostic::error(&origin, message).help("is /proc mounted?"));
             return Err(resolver.mistakes);
@@ -188,13 +189,20 @@ struct Resolver<'f, 'p> {
 
 /// Everything that a policy says of paths, in the order of its rules; scopes have no number.
 fn subjects(policy: &Policy) -> impl Iterator<Item = Subject<'_>> {
-    let rule = |owner, number, rule| Subject { owner, rule: Some((number, rule)), path: &rule.path, origin: &rule.origin };
-    let critical = (1..).zip(&policy.critical).map(move |(number, entry)| rule(Owner::Critical, number, entry));
+    let rule = |owner, number, rule| Subject {
+        owner,
+        rule: Some((number, rule)),
+        path: &rule.path,
+        origin: &rule.origin,
+    };
+    let critical =
+        (1..).zip(&policy.critical).map(move |(number, entry)| rule(Owner::Critical, number, entry));
     let mut numbers = Numbers::files(policy);
     let profiles = policy.profiles.iter().enumerate().flat_map(move |(at, profile)| {
         let owner = Owner::Profile(at);
         let scope = profile.scope.iter();
-        let scope = scope.map(move |entry| Subject { owner, rule: None, path: &entry.path, origin: &entry.origin });
+        let scope =
+            scope.map(move |entry| Subject { owner, rule: None, path: &entry.path, origin: &entry.origin });
         let rules: Vec<_> = profile.rules.iter().map(|entry| rule(owner, numbers.take(), entry)).collect();
         scope.chain(rules)
     });

@@ -90,7 +90,8 @@ impl<'p> Resolver<'_, 'p> {
         let said: Vec<_> = mounts.iter().map(|mount| self.named.above(&mount.point)).collect();
         let wanted = mounts.iter().zip(&said).filter(|(_, said)| !said.is_empty());
         self.lookups.fetch(wanted.map(|(mount, _)| mount.point.clone()), false);
-        let mut shared: Vec<_> = mounts.iter().zip(said).filter_map(|(mount, said)| self.inherit_one(mount, said)).collect();
+        let mut shared: Vec<_> =
+            mounts.iter().zip(said).filter_map(|(mount, said)| self.inherit_one(mount, said)).collect();
         shared.sort_by_key(|shared| shared.tree.len());
         shared
     }
@@ -103,7 +104,8 @@ impl<'p> Resolver<'_, 'p> {
             Ok(Some(object)) => object.clone(),
             Ok(None) => return None,
             Err(why) => {
-                let message = format!("what is mounted at {:?}, below this path, can't be named: {why}", mount.point);
+                let message =
+                    format!("what is mounted at {:?}, below this path, can't be named: {why}", mount.point);
                 self.warnings.push(Diagnostic::warning(first.origin, message).help(
                     "there, what this allows is not allowed, and what it forbids is forbidden only through that place",
                 ));
@@ -115,7 +117,12 @@ impl<'p> Resolver<'_, 'p> {
             return Some(Shared { tree, key: object.key, above: said });
         }
         let key = Key::Object(object.key);
-        self.bindings.extend(said.into_iter().map(|(subject, depth)| Binding { key, below: false, subject, depth }));
+        self.bindings.extend(said.into_iter().map(|(subject, depth)| Binding {
+            key,
+            below: false,
+            subject,
+            depth,
+        }));
         None
     }
 }
