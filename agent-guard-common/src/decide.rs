@@ -84,6 +84,37 @@ struct Lane {
     here: Met,
 }
 
+/// Whose walk it is, and for what.
+#[derive(Clone, Copy)]
+struct Whose {
+    profile: u32,
+    binding: u32,
+    op: Op,
+}
+
+impl Whose {
+    /// Adds what a place says to what others at the level say. Not 0 if it is in scope.
+    #[inline(always)]
+    fn say<T: Tables>(self, tables: &T, number: u32, place: &Place, met: &mut Met) -> u32 {
+        let mut scope = 0;
+        met.critical = met.critical.stricter(place.critical.slot(self.op));
+        // Of a profile that can't be, `finish` says so.
+        if place.profiles & (1 << (self.profile % MAX_PROFILES)) != 0
+            && let Some(side) = tables.side(&SideKey { place: number, side: self.profile })
+        {
+            met.rule = met.rule.stricter(side.rules.slot(self.op));
+            scope |= side.scope;
+        }
+        if place.flags & Place::SESSIONS != 0
+            && let Some(side) = tables.side(&SideKey { place: number, side: SideKey::session(self.binding) })
+        {
+            met.rule = met.rule.stricter(side.rules.slot(self.op));
+            scope |= side.scope;
+        }
+        scope
+    }
+}
+
 impl Lane {
     /// The level is done.
     #[inline(always)]
@@ -119,6 +150,9 @@ pub struct Walk {
     broken: u32,
     /// Not 0 once there is a level below the one that is being looked at.
     deeper: u32,
+    /// Levels until all that was met has come to where it counts. 0 on most levels of most walks, which then have
+    /// nothing to do.
+    pending: u32,
     tree: Lane,
     mount: Lane,
 }
@@ -142,7 +176,17 @@ impl Walk {
         let nothing = Slot::seeded(zero);
         let met = Met { critical: nothing, rule: nothing };
         let lane = Lane { met, below: met, here: met };
-        Self { profile, binding, op, in_scope: zero, broken: zero, deeper: zero, tree: lane, mount: lane }
+        Self {
+            profile,
+            binding,
+            op,
+            in_scope: zero,
+            broken: zero,
+            deeper: zero,
+            pending: zero,
+            tree: lane,
+            mount: lane,
+        }
     }
 
     /// Tells the walk that the level it looks at has this place, by whatever way it was found. `chain` says what that
@@ -153,52 +197,23 @@ impl Walk {
             self.broken |= 1;
             return;
         };
-        let mut lane = self.lane(chain);
-        lane.here = self.say(tables, number, place, lane.here, chain);
+        self.pending = 2;
+        let whose = Whose { profile: self.profile, binding: self.binding, op: self.op };
+        let (lane, counts) = match chain {
+            Chain::Tree => (&mut self.tree, u32::MAX),
+            // A scope that is only reached over a mount point is none.
+            Chain::Mount => (&mut self.mount, 0),
+        };
+        self.in_scope |= whose.say(tables, number, place, &mut lane.here) & counts;
         // Of the object itself nothing is said by what is said of everything in it.
         if place.below != 0 && self.deeper != 0 {
             match tables.place(place.below) {
-                Some(below) => lane.below = self.say(tables, place.below, below, lane.below, chain),
+                Some(below) => {
+                    self.in_scope |= whose.say(tables, place.below, below, &mut lane.below) & counts;
+                }
                 None => self.broken |= 1,
             }
         }
-        match chain {
-            Chain::Tree => self.tree = lane,
-            Chain::Mount => self.mount = lane,
-        }
-    }
-
-    #[inline(always)]
-    const fn lane(&self, chain: Chain) -> Lane {
-        match chain {
-            Chain::Tree => self.tree,
-            Chain::Mount => self.mount,
-        }
-    }
-
-    /// What a place says, added to what others at the level say.
-    #[inline(always)]
-    fn say<T: Tables>(&mut self, tables: &T, number: u32, place: &Place, met: Met, chain: Chain) -> Met {
-        let mut met = Met { critical: met.critical.stricter(place.critical.slot(self.op)), ..met };
-        // Of a profile that can't be, `finish` says so.
-        if place.profiles & (1 << (self.profile % MAX_PROFILES)) != 0
-            && let Some(side) = tables.side(&SideKey { place: number, side: self.profile })
-        {
-            met.rule = met.rule.stricter(side.rules.slot(self.op));
-            self.in_scope |= Self::scope(side.scope, chain);
-        }
-        if place.flags & Place::SESSIONS != 0
-            && let Some(side) = tables.side(&SideKey { place: number, side: SideKey::session(self.binding) })
-        {
-            met.rule = met.rule.stricter(side.rules.slot(self.op));
-            self.in_scope |= Self::scope(side.scope, chain);
-        }
-        met
-    }
-
-    #[inline(always)]
-    const fn scope(scope: u32, chain: Chain) -> u32 {
-        if matches!(chain, Chain::Tree) { scope } else { 0 }
     }
 
     /// The level is done: the next one is the directory it is in.
@@ -207,7 +222,24 @@ impl Walk {
     /// one is done.
     #[inline(always)]
     pub fn up(&mut self, chain: Chain) {
-        self.deeper |= 1;
+        if self.leave_level() {
+            self.carry(chain);
+        }
+    }
+
+    /// The first half of [`Walk::up`]: true if there is a second one, [`Walk::carry`]. On most levels of most walks there
+    /// isn't.
+    #[inline(always)]
+    #[must_use]
+    pub const fn leave_level(&mut self) -> bool {
+        self.deeper = 1;
+        self.pending != 0
+    }
+
+    /// Takes what was met one level on.
+    #[inline(always)]
+    pub fn carry(&mut self, chain: Chain) {
+        self.pending = self.pending.saturating_sub(1);
         // Beyond its file system nothing is added to the object's own tree any more.
         if matches!(chain, Chain::Tree) {
             self.tree.up();
@@ -220,8 +252,10 @@ impl Walk {
     /// further up: between those nothing is called.
     #[inline(always)]
     pub fn leave_file_system(&mut self) {
-        self.tree.up();
-        self.tree.up();
+        if self.pending != 0 {
+            self.tree.up();
+            self.tree.up();
+        }
     }
 
     /// What the object's own tree says: its critical rule, its other rule, and whether it is in scope. Ends the walk like
@@ -249,7 +283,7 @@ impl Walk {
     ///
     /// [`Fault::PROFILE`] if the generation doesn't know the profile, [`Fault::GENERATION`] if its tables are wrong.
     #[inline(always)]
-    pub fn finish<T: Tables>(mut self, tables: &T) -> Result<Decision, Fault> {
+    pub fn finish<T: Tables>(&mut self, tables: &T) -> Result<Decision, Fault> {
         self.leave_file_system();
         self.up(Chain::Mount);
         self.up(Chain::Mount);
@@ -283,8 +317,9 @@ impl Walk {
         let rest = if self.in_scope != 0 {
             Decision::new(Verdict::ALLOW, Source::SCOPE, 0)
         } else {
-            let verdict = profile.outside.get(usize::from(self.op.0)).copied().map_or(Verdict::NONE, Verdict);
-            Decision::new(known(verdict)?, Source::OUTSIDE, 0)
+            // VERIFIER: masked instead of compared, see [`crate::rules::OpRules::slot`].
+            let verdict = profile.outside.get(usize::from(self.op.0) & (Op::COUNT - 1));
+            Decision::new(known(verdict.copied().map_or(Verdict::NONE, Verdict))?, Source::OUTSIDE, 0)
         };
         let rest = rest.under(profile);
         if mount.rule.is_some() {

@@ -105,8 +105,8 @@ pub struct Judged {
     pub port: u16,
     /// Protocol of the socket (`IPPROTO_*`).
     pub protocol: u32,
-    /// Zero.
-    pub pad2: u32,
+    /// What else the call is about: the number of an ioctl, the type of a new file, the flags of a rename.
+    pub detail: u32,
     /// Address; IPv4 mapped.
     pub addr: [u8; 16],
     /// What is acted on; for a rename its source.
@@ -196,6 +196,19 @@ hooks! {
     12 SOCKET_SENDMSG "socket_sendmsg",
     13 UNIX_STREAM_CONNECT "unix_stream_connect",
     14 TASK_ALLOC "task_alloc",
+    15 PATH_CHMOD "path_chmod",
+    16 PATH_CHOWN "path_chown",
+    17 INODE_SETATTR "inode_setattr",
+    18 INODE_SETXATTR "inode_setxattr",
+    19 INODE_REMOVEXATTR "inode_removexattr",
+    20 INODE_SET_ACL "inode_set_acl",
+    21 INODE_REMOVE_ACL "inode_remove_acl",
+    22 INODE_FILE_SETATTR "inode_file_setattr",
+    23 FILE_IOCTL "file_ioctl",
+    24 FILE_IOCTL_COMPAT "file_ioctl_compat",
+    25 MMAP_FILE "mmap_file",
+    26 FILE_MPROTECT "file_mprotect",
+    27 FILE_RECEIVE "file_receive",
 }
 
 /// The components of a path text, as the kernel side writes them: from the object towards the root,

@@ -39,8 +39,16 @@ layout! {
     task_group_leader,
     /// `task_struct.start_boottime`, u64, nanoseconds since boot.
     task_start_boottime,
+    /// `task_struct.bpf_storage`, pointer to `bpf_local_storage`.
+    task_bpf_storage,
     /// `task_struct.mm`, pointer to `mm_struct`.
     task_mm,
+    /// `task_struct.thread_pid`, pointer to pid.
+    task_thread_pid,
+    /// `task_struct.cred`, pointer to cred: what the task acts as.
+    task_cred,
+    /// `task_struct.real_cred`, pointer to cred: who the task is.
+    task_real_cred,
     /// `mm_struct.arg_start`, unsigned long.
     mm_arg_start,
     /// `mm_struct.arg_end`, unsigned long.
@@ -53,6 +61,8 @@ layout! {
     file_f_mode,
     /// `file.f_flags`, unsigned int.
     file_f_flags,
+    /// `vm_area_struct.vm_file`, pointer to file.
+    vma_vm_file,
     /// `path.mnt`, pointer to `vfsmount`.
     path_mnt,
     /// `path.dentry`, pointer to dentry.
@@ -67,6 +77,8 @@ layout! {
     mount_mnt_parent,
     /// `mount.mnt_mountpoint`, pointer to dentry.
     mount_mnt_mountpoint,
+    /// `mount.mnt_ns`, pointer to `mnt_namespace`.
+    mount_mnt_ns,
     /// `dentry.d_parent`, pointer to dentry.
     dentry_d_parent,
     /// `dentry.d_inode`, pointer to inode.
@@ -75,12 +87,16 @@ layout! {
     dentry_d_sb,
     /// `dentry.d_name`, struct qstr.
     dentry_d_name,
+    /// `dentry.d_iname`, bytes; `d_shortname` from 6.13 on: where short names are.
+    dentry_d_iname,
     /// `qstr.len`, u32.
     qstr_len,
     /// `qstr.name`, pointer to unsigned char.
     qstr_name,
     /// `inode.i_ino`, unsigned long (u64 from 7.0 on).
     inode_i_ino,
+    /// `inode.i_generation`, u32.
+    inode_i_generation,
     /// `inode.i_mode`, `umode_t`.
     inode_i_mode,
     /// `inode.i_rdev`, `dev_t`.
@@ -89,6 +105,14 @@ layout! {
     sb_s_dev,
     /// `super_block.s_root`, pointer to dentry.
     sb_s_root,
+    /// `super_block.s_magic`, unsigned long: which file system.
+    sb_s_magic,
+    /// `proc_inode.pid`, pointer to pid: the process that a file in `/proc` is about.
+    proc_inode_pid,
+    /// `proc_inode.vfs_inode`, the inode inside.
+    proc_inode_vfs_inode,
+    /// `iattr.ia_valid`, unsigned int.
+    iattr_ia_valid,
     /// `socket.sk`, pointer to sock.
     socket_sk,
     /// `sock.__sk_common.skc_family`, unsigned short.
@@ -103,6 +127,8 @@ layout! {
     unix_sock_path,
     /// Number of the system call in `pt_regs`: `orig_ax`, or `syscallno` on arm64.
     regs_syscall,
+    /// Place of the dentry among the arguments of LSM hook `inode_setattr`: 0, or 1 behind the mount's id map.
+    arg_setattr_dentry,
 }
 
 #[cfg(feature = "user")]

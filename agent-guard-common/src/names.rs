@@ -78,20 +78,28 @@ pub const fn beginning(length: u32, first: u64) -> u64 {
 pub struct NameHash(Digest);
 
 impl NameHash {
-    /// Begins a name of that many bytes.
+    /// Begins with a secret key.
     #[inline(always)]
     #[must_use]
-    pub const fn new(key: [u64; 2], length: u32) -> Self {
-        Self(Digest::new(key).word(length as u64))
+    pub const fn new(key: [u64; 2]) -> Self {
+        Self(Digest::new(key))
     }
 
-    /// Begins the end of a name.
+    /// The first word of a name of that many bytes.
     #[inline(always)]
-    const fn suffix(key: [u64; 2], length: u32) -> Self {
-        Self(Digest::new(key).word(length as u64 | 1 << 32))
+    #[must_use]
+    pub const fn whole(length: u32) -> u64 {
+        length as u64
     }
 
-    /// Takes in the next eight bytes, the first as the lowest; zeroes behind the end.
+    /// The first word of that many bytes at the end of a name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn suffix(length: u32) -> u64 {
+        length as u64 | 1 << 32
+    }
+
+    /// Takes in the first word, then eight bytes each time, the first as the lowest; zeroes behind the end.
     #[inline(always)]
     #[must_use]
     pub const fn word(self, word: u64) -> Self {
@@ -105,7 +113,8 @@ impl NameHash {
         self.0.finish()
     }
 
-    fn bytes(mut self, bytes: &[u8]) -> u64 {
+    fn bytes(mut self, first: u64, bytes: &[u8]) -> u64 {
+        self = self.word(first);
         for part in bytes.chunks(8) {
             self = self.word(word_of(part));
         }
@@ -149,21 +158,14 @@ pub fn word_of(bytes: &[u8]) -> u64 {
 /// The hash of a name.
 #[must_use]
 pub fn name(key: [u64; 2], name: &[u8]) -> u64 {
-    NameHash::new(key, name.len() as u32).bytes(name)
+    NameHash::new(key).bytes(NameHash::whole(name.len() as u32), name)
 }
 
 /// The hash of what names end in, for `**/*TEXT`. What `name` in a [`crate::NameKey`] is, with the anchor
 /// [`crate::ObjectKey::ANYWHERE`].
 #[must_use]
 pub fn suffix(key: [u64; 2], text: &[u8]) -> u64 {
-    NameHash::suffix(key, text.len() as u32).bytes(text)
-}
-
-/// Begins the hash of what a name ends in; for the kernel, which takes it in word by word.
-#[inline(always)]
-#[must_use]
-pub const fn suffix_hash(key: [u64; 2], length: u32) -> NameHash {
-    NameHash::suffix(key, length)
+    NameHash::new(key).bytes(NameHash::suffix(text.len() as u32), text)
 }
 
 /// The hash of a chain: hashes of its names, from the last to the first, [`STAR`] for a `*`.
@@ -241,13 +243,15 @@ impl Shape {
 pub struct Shapes {
     /// The longest, in names.
     pub longest: u32,
-    /// All; the first that is 0 ends the list.
-    pub all: [Shape; MAX_SHAPES],
+    /// Zero.
+    pub pad: u32,
+    /// All; the first that is 0 ends the list, at the latest the last one.
+    pub all: [Shape; MAX_SHAPES + 1],
 }
 
 impl Default for Shapes {
     fn default() -> Self {
-        Self { longest: 0, all: [Shape(0); MAX_SHAPES] }
+        Self { longest: 0, pad: 0, all: [Shape(0); MAX_SHAPES + 1] }
     }
 }
 
@@ -258,7 +262,7 @@ impl Shapes {
         if self.all.contains(&shape) {
             return true;
         }
-        let Some(free) = self.all.iter_mut().find(|free| free.0 == 0) else { return false };
+        let Some(free) = self.all.iter_mut().take(MAX_SHAPES).find(|free| free.0 == 0) else { return false };
         *free = shape;
         self.longest = self.longest.max(shape.length());
         true
@@ -327,6 +331,6 @@ mod tests {
         }
         assert!(!shapes.add(Shape::new(40)));
         assert_eq!((shapes.longest, shapes.iter().count()), (31, MAX_SHAPES));
-        assert_eq!(size_of::<Shapes>(), 128);
+        assert_eq!(size_of::<Shapes>(), 136);
     }
 }

@@ -62,6 +62,24 @@ impl SideKey {
     }
 }
 
+/// How the kernel knows a file that the daemon has open; written by the kernel side's iterator.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Identified {
+    /// Inode number.
+    pub ino: u64,
+    /// Inode number of the root of its file system.
+    pub root_ino: u64,
+    /// The descriptor.
+    pub fd: u32,
+    /// Device of the superblock.
+    pub dev: u32,
+    /// Inode generation.
+    pub igen: u32,
+    /// Inode generation of the root of its file system.
+    pub root_igen: u32,
+}
+
 /// Through what an ancestor contains an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Chain {
@@ -124,6 +142,8 @@ mod pod {
     unsafe impl aya::Pod for super::NameKey {}
     // SAFETY: plain integers, `repr(C)`, no padding.
     unsafe impl aya::Pod for super::SideKey {}
+    // SAFETY: plain integers, `repr(C)`, no padding.
+    unsafe impl aya::Pod for super::Identified {}
     // SAFETY: bytes.
     unsafe impl aya::Pod for super::NetKey {}
 }
@@ -137,6 +157,7 @@ mod tests {
         assert_eq!(size_of::<ObjectKey>(), 16);
         assert_eq!(size_of::<NameKey>(), 24);
         assert_eq!(size_of::<SideKey>(), 8);
+        assert_eq!(size_of::<Identified>(), 32);
         assert_eq!(size_of::<NetKey>() * 8, NetKey::BITS as usize);
     }
 

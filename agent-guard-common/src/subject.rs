@@ -67,6 +67,8 @@ pub struct Guard {
     pub key: [u64; 2],
     /// The control socket: tagged tasks can't connect to it.
     pub socket: crate::ObjectKey,
+    /// The last binding that a session was given, see [`Session::binding`]. For the daemon.
+    pub bindings: u64,
 }
 
 #[cfg(feature = "user")]
@@ -90,6 +92,6 @@ mod tests {
         assert_eq!(size_of::<Tag>(), 40);
         assert_eq!(size_of::<Session>(), 32);
         assert_eq!(size_of::<Answer>(), 8);
-        assert_eq!(size_of::<Guard>(), 32);
+        assert_eq!(size_of::<Guard>(), 40);
     }
 }

@@ -130,6 +130,9 @@ impl Fault {
     /// There was no memory to look at names with.
     pub const MEMORY: Self = Self(11);
 
+    /// A ring of another process, with files and threads of its own.
+    pub const RING: Self = Self(12);
+
     /// A short text for people and events.
     #[must_use]
     pub const fn text(self) -> &'static str {
@@ -145,6 +148,7 @@ impl Fault {
             Self::SIGNAL => "the process could not be stopped",
             Self::ADDRESS => "the address can't be understood",
             Self::MEMORY => "there was no memory to look at names with",
+            Self::RING => "a ring (io_uring) of another process can't be taken over",
             Self::TAG => "the tag could not be given to the new task",
             _ => "unknown",
         }

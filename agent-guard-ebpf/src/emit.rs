@@ -71,22 +71,23 @@ pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
     record.generation = call.generation;
     record.rule = outcome.decision.rule;
     record.errno = outcome.code;
-    record.op = call.op.0;
+    record.op = call.asked.op.0;
     record.policy = outcome.decision.policy.0;
     record.done = outcome.done.0;
     record.source = outcome.decision.source.0;
     record.fault = outcome.fault.0;
-    record.hook = call.hook.0;
+    record.hook = call.asked.hook.0;
     record.answer = outcome.answer;
     record.pad = 0;
-    record.protocol = call.protocol;
-    record.pad2 = 0;
-    record.family = call.address.family;
-    record.port = call.address.port;
-    record.addr = call.address.addr;
-    let [first, second] = &mut record.path;
-    see(&mut record.first, first, call.first);
-    see(&mut record.second, second, call.second);
+    record.protocol = u32::from(call.asked.protocol);
+    record.detail = call.asked.detail;
+    record.family = call.asked.address.family;
+    record.port = call.asked.address.port;
+    record.addr = call.asked.address.addr;
+    let Untyped { dentry, mount } = call.asked.first;
+    emit_see(record, 0, dentry, mount);
+    let Untyped { dentry, mount } = call.asked.second;
+    emit_see(record, 1, dentry, mount);
     // Last, so that who reads a record in the table of holds can tell a whole one.
     // SAFETY: a member of a record that is ours.
     unsafe { core::ptr::write_volatile(&raw mut record.header.size, size_of::<Judged>() as u32) };
@@ -96,7 +97,7 @@ pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
 #[inline(always)]
 fn header(header: &mut Header, kind: u16, size: u32, subject: &Subject) {
     let ids = bpf_get_current_uid_gid();
-    let task = subject.task;
+    let task = subject.task();
     header.size = size;
     header.kind = kind;
     header.abi = ABI as u16;
@@ -113,8 +114,26 @@ fn header(header: &mut Header, kind: u16, size: u32, subject: &Subject) {
     header.comm = bpf_get_current_comm().unwrap_or([0; 16]);
 }
 
-/// Writes an object and its path. What can't be read is left out: the decision doesn't hang on it.
+/// Writes the first or the second object of a record, and its path.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
 #[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn emit_see(record: *mut Judged, which: u32, dentry: u64, mount: u64) -> u32 {
+    // SAFETY: the caller's, and whole.
+    let Some(record) = (unsafe { record.as_mut() }) else { return 0 };
+    let Judged { first, second, path: [first_path, second_path], .. } = record;
+    let at = Untyped { dentry, mount };
+    if which == 0 {
+        see(first, first_path, at)
+    } else {
+        see(second, second_path, at)
+    }
+    0
+}
+
+/// Writes an object and its path. What can't be read is left out: the decision doesn't hang on it.
+#[inline(always)]
 fn see(seen: &mut Seen, text: &mut [u8; PATH_BYTES], at: Untyped) {
     seen.mode = 0;
     seen.path_len = 0;
@@ -208,7 +227,7 @@ pub fn exec(subject: &Subject, bprm: Bprm) {
     let record = unsafe { &mut *entry.as_mut_ptr() };
     header(&mut record.header, event::EXEC, size_of::<Exec>() as u32, subject);
     record.exe_len = bprm.filename(&mut record.exe);
-    record.args_len = subject.task.arguments(&mut record.args);
+    record.args_len = subject.task().arguments(&mut record.args);
     entry.submit(0);
     const { assert!(ARGS_BYTES.is_power_of_two()) }
 }
@@ -233,6 +252,6 @@ pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
 #[inline(always)]
 pub fn guard(subject: Subject, hook: Hook, object: Untyped, outcome: &Outcome) {
     let mut call = Call::new(subject, hook, agent_guard_common::Op::CONNECT);
-    call.first = object;
+    call.asked.first = object;
     judged(&call, outcome);
 }

@@ -76,7 +76,7 @@ pub fn enforce(mut call: Call, judgement: Judgement) -> i32 {
         return 0;
     }
     let asked = judgement.decision().verdict.0 == Verdict::HOLD.0 || call.subject.tag().hold != 0;
-    let digest = if asked { hold::digest(&call) } else { 0 };
+    let digest = if asked { hold::hold_digest(&call.asked) } else { 0 };
     // VERIFIER: it wants to see the range of what a hook returns.
     match act(&mut call, judgement, digest) {
         0 => 0,

@@ -18,7 +18,7 @@ use aya_ebpf::{
 use crate::{
     emit,
     enforce::{EPERM, ERESTARTNOINTR, Outcome, stop},
-    judge::Call,
+    judge::{Asked, Call},
     kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
     maps::{ANSWERS, BLANK, GUARD, HOLDS},
 };
@@ -32,7 +32,7 @@ const NAME_WORDS: u32 = 32;
 /// Holds the call, or lets it go on or fail if it was held before and has an answer.
 #[inline(always)]
 pub fn hold(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
-    if !call.subject.task.can_restart() {
+    if !call.restarts || !call.subject.task().can_restart() {
         return Outcome::refused(decision, Fault::UNHOLDABLE);
     }
     if digest == 0 {
@@ -63,7 +63,7 @@ pub fn hold(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
 /// call, which has a hook of its own, or through the descriptor.
 #[inline(always)]
 fn is_truncation(call: &Call) -> bool {
-    call.hook.0 == Hook::PATH_TRUNCATE.0 || call.hook.0 == Hook::FILE_TRUNCATE.0
+    call.asked.hook.0 == Hook::PATH_TRUNCATE.0 || call.asked.hook.0 == Hook::FILE_TRUNCATE.0
 }
 
 /// Uses an answer up.
@@ -71,7 +71,7 @@ fn is_truncation(call: &Call) -> bool {
 fn answered(call: &mut Call, decision: Decision, id: u64, digest: u64, verdict: u32) -> Outcome {
     let approved = verdict == Verdict::ALLOW.0 as u32;
     forget(id);
-    let opened = call.hook.0 == Hook::FILE_OPEN.0;
+    let opened = call.asked.hook.0 == Hook::FILE_OPEN.0;
     let tag = call.subject.tag_mut();
     tag.hold = 0;
     tag.digest = 0;
@@ -169,32 +169,44 @@ fn forget(id: u64) {
 }
 
 /// What is asked for, as one number that a session can't choose. 0 if it can't be read.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
 #[inline(never)]
-pub fn digest(call: &Call) -> u64 {
+#[unsafe(no_mangle)]
+pub extern "C" fn hold_digest(asked: *const Asked) -> u64 {
+    // SAFETY: the caller's, whole and initialised.
+    match unsafe { asked.as_ref() } {
+        Some(asked) => digest(asked),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn digest(asked: &Asked) -> u64 {
     let Some(guard) = GUARD.get(0) else { return 0 };
-    let mut digest = Digest::new(guard.key).word(call.op.0 as u64);
-    if call.address.family != 0 {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = call.address.addr;
+    let mut digest = Digest::new(guard.key).word(asked.op.0 as u64);
+    if asked.address.family != 0 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = asked.address.addr;
         return digest
             .word(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
             .word(u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
-            .word(u64::from(call.address.port) | (u64::from(call.protocol) << 16))
+            .word(u64::from(asked.address.port) | (u64::from(asked.protocol) << 16))
             .finish();
     }
     // An open for writing and the truncation that belongs to it are one question, although they have two hooks.
-    let hook = if call.op.0 == Op::WRITE.0 { 0 } else { call.hook.0 };
-    digest = digest.word(u64::from(call.detail) << 8 | u64::from(hook));
-    let Some(object) = key_of(call.first.dentry) else { return 0 };
+    let hook = if asked.op.0 == Op::WRITE.0 { 0 } else { asked.hook.0 };
+    digest = digest.word(u64::from(asked.detail) << 8 | u64::from(hook));
+    let Some(object) = key_of(asked.first.dentry) else { return 0 };
     digest = digest.word(object.ino).word(u64::from(object.dev));
     // An object that exists is what it is by whatever name; one that doesn't is a name in a directory, and
     // taking a name away is about that name.
-    if call.op.0 != Op::WRITE.0 && !name(&mut digest, call.first.dentry) {
+    if asked.op.0 != Op::WRITE.0 && !name(&mut digest, asked.first.dentry) {
         return 0;
     }
-    if call.second.dentry != 0 {
-        let Some(object) = key_of(call.second.dentry) else { return 0 };
+    if asked.second.dentry != 0 {
+        let Some(object) = key_of(asked.second.dentry) else { return 0 };
         digest = digest.word(object.ino).word(u64::from(object.dev));
-        if !name(&mut digest, call.second.dentry) {
+        if !name(&mut digest, asked.second.dentry) {
             return 0;
         }
     }

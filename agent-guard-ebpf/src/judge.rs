@@ -1,35 +1,66 @@
-//! From a call to a decision: the generation in force, the walk, what needs no rule.
+//! From a call to a decision: the session, the generation in force and its tables, what needs no rule.
 
 use agent_guard_common::{
-    Chain, Fault, Op, Source, Verdict,
-    decide::{self, Decision, Walk},
+    Fault, Op, Source, Verdict,
+    decide::{self, Decision},
     event::Hook,
-    object::{NetKey, ObjectKey, ProfileKey},
-    rules::{NetEntry, ObjectEntry, Profile, ProfileEntry, Tables},
+    names::{FILTER_WORDS, Shapes},
+    object::{NameKey, NetKey, ObjectKey, SideKey},
+    rules::{NetEntry, Place, Profile, Side, Tables},
     subject::Session,
 };
-use aya_ebpf::btf_maps::{HashMap, LpmTrie, lpm_trie};
+use aya_ebpf::btf_maps::lpm_trie;
 
 use crate::{
-    kernel::{Address, Dentry, GO_ON, Path, STOP, Untyped, file, repeat},
-    maps::{
-        GENERATION, NETWORKS, NetWords, OBJECTS, ObjectWords, PROFILE_OBJECTS, PROFILES, ProfileWords,
-        Profiles,
-    },
+    kernel::{Address, Dentry, Path, Untyped},
+    maps::{FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES, SHAPES, SIDES},
     tag::Subject,
 };
 
-/// Directories and mount points that a walk goes up, at most. A path of `PATH_MAX` bytes has fewer, but one
-/// can be built up from within.
-const DEPTH: u32 = 4096;
-
-/// The tables of one generation, looked up once a call.
+/// What every call needs of the generation in force, looked up once.
 pub struct Generation {
-    objects: &'static HashMap<ObjectKey, ObjectWords, 1>,
-    profile_objects: &'static HashMap<ProfileKey, ProfileWords, 1>,
-    profiles: &'static Profiles,
-    networks: &'static LpmTrie<NetKey, NetWords, 1>,
+    filter: &'static Filter,
+    /// Where the rest is.
+    pub tables: Parity,
+    /// Operations that are judged at all, see [`Profile::judged`].
+    judged: u32,
 }
+
+impl Generation {
+    /// Whether an operation has to be judged for this profile.
+    #[inline(always)]
+    pub fn judges(&self, op: Op) -> bool {
+        self.judged >> (op.0 & 7) & 1 != 0
+    }
+
+    /// Whether a bit of the filter is set.
+    #[inline(always)]
+    pub fn may_have(&self, bit: u32) -> bool {
+        has(self.filter, bit)
+    }
+
+    /// Bit `n` is set if a rule is about names that end in `n + 1` bytes. The word behind the filter.
+    #[inline(always)]
+    pub fn suffixes(&self) -> u32 {
+        self.filter.get(FILTER_WORDS).map_or(u32::MAX, |word| *word as u32)
+    }
+}
+
+#[inline(always)]
+fn has(filter: &Filter, bit: u32) -> bool {
+    match filter.get(bit / 64) {
+        Some(word) => word >> (bit % 64) & 1 != 0,
+        None => true,
+    }
+}
+
+/// The tables of one generation: which of two, everywhere. A number, so that it can be handed to functions that the
+/// verifier looks at by themselves.
+#[derive(Clone, Copy)]
+pub struct Parity(pub u32);
+
+/// A place that no table has: what is looked up in a table that isn't there.
+const NO_PLACE: u32 = u32::MAX;
 
 /// What a table's words are.
 #[inline(always)]
@@ -39,27 +70,52 @@ fn read<T, W>(words: &W) -> &T {
     unsafe { &*core::ptr::from_ref(words).cast() }
 }
 
-impl Tables for Generation {
+impl Tables for Parity {
     #[inline(always)]
-    fn object(&self, key: &ObjectKey) -> Option<&ObjectEntry> {
-        // SAFETY: nobody changes a published table.
-        unsafe { self.objects.get(key) }.map(read)
+    fn may_have(&self, bit: u32) -> bool {
+        FILTERS.get(self.0).is_none_or(|filter| has(filter, bit))
     }
 
     #[inline(always)]
-    fn profile_object(&self, key: &ProfileKey) -> Option<&ProfileEntry> {
-        // SAFETY: nobody changes a published table.
-        unsafe { self.profile_objects.get(key) }.map(read)
+    fn object(&self, key: &ObjectKey) -> Option<u32> {
+        let Some(objects) = OBJECTS.get(self.0) else { return Some(NO_PLACE) };
+        // SAFETY: entries of a published table are only added.
+        unsafe { objects.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn name(&self, key: &NameKey) -> Option<u32> {
+        let Some(names) = NAMES.get(self.0) else { return Some(NO_PLACE) };
+        // SAFETY: entries of a published table are only added.
+        unsafe { names.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn shapes(&self, name: u64) -> Option<&Shapes> {
+        // SAFETY: entries of a published table are added, or exchanged for ones that have more.
+        unsafe { SHAPES.get(self.0)?.get(name) }.map(read)
+    }
+
+    #[inline(always)]
+    fn place(&self, number: u32) -> Option<&Place> {
+        // SAFETY: entries of a published table are added, or exchanged for ones that say more.
+        unsafe { PLACES.get(self.0)?.get(number) }.map(read)
+    }
+
+    #[inline(always)]
+    fn side(&self, key: &SideKey) -> Option<&Side> {
+        // SAFETY: entries of a published table are only added.
+        unsafe { SIDES.get(self.0)?.get(key) }.map(read)
     }
 
     #[inline(always)]
     fn profile(&self, index: u32) -> Option<&Profile> {
-        self.profiles.get(index).map(read)
+        PROFILES.get(self.0)?.get(index).map(read)
     }
 
     #[inline(always)]
     fn network(&self, key: &NetKey) -> Option<&NetEntry> {
-        self.networks.get(&lpm_trie::Key::new(NetKey::BITS, *key)).map(read)
+        NETWORKS.get(self.0)?.get(&lpm_trie::Key::new(NetKey::BITS, *key)).map(read)
     }
 }
 
@@ -68,7 +124,7 @@ impl Tables for Generation {
 ///
 /// VERIFIER: a `Result` leaves some of its bytes undefined, and the compiler moves those around too.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Judgement(u64);
+pub struct Judgement(pub(crate) u64);
 
 impl Judgement {
     #[inline(always)]
@@ -94,6 +150,18 @@ impl Judgement {
         Self::new(decision, Fault::NONE)
     }
 
+    /// Nothing was judged yet: milder than everything.
+    #[inline(always)]
+    pub fn none() -> Self {
+        Self(0)
+    }
+
+    /// What needs no rule.
+    #[inline(always)]
+    pub fn builtin() -> Self {
+        Self::decided(Decision::builtin())
+    }
+
     /// The stricter of two.
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
@@ -105,7 +173,7 @@ impl Judgement {
     /// VERIFIER: else it follows every constant that a judgement can be through all that comes after. Only once: twice
     /// would be nothing.
     #[inline(always)]
-    fn forget(self, zero: u32) -> Self {
+    pub fn forget(self, zero: u32) -> Self {
         Self(self.0 ^ (u64::from(zero) << 32 | u64::from(zero)))
     }
 
@@ -137,56 +205,71 @@ impl From<Result<Decision, Fault>> for Judgement {
     }
 }
 
-/// A call under judgement.
-pub struct Call {
-    /// Who.
-    pub subject: Subject,
-    /// Where.
-    pub hook: Hook,
-    /// The operation that events name.
-    pub op: Op,
-    /// Generation that judges; 0 if there is none.
-    pub generation: u32,
+/// What is asked for, in plain numbers.
+#[repr(C)]
+pub struct Asked {
     /// What is acted on; for a rename its source.
     pub first: Untyped,
     /// Target of a rename or a link.
     pub second: Untyped,
-    /// What else belongs to what is asked for: the type of a new file, the flags of a rename.
-    pub detail: u32,
     /// Where a socket wants to go; family 0 for files.
     pub address: Address,
+    /// What else belongs to it: the type of a new file, the flags of a rename, an ioctl.
+    pub detail: u32,
     /// Protocol of that socket.
-    pub protocol: u32,
+    pub protocol: u16,
+    /// The operation that events name.
+    pub op: Op,
+    /// Where.
+    pub hook: Hook,
+}
+
+/// A call under judgement.
+pub struct Call {
+    /// Who.
+    pub subject: Subject,
+    /// What.
+    pub asked: Asked,
+    /// Generation that judges; 0 if there is none.
+    pub generation: u32,
+    /// Whether what the hook returns reaches the system call, so that it can be started again.
+    pub restarts: bool,
 }
 
 impl Call {
     /// A call of the current task.
     #[inline(always)]
     pub fn new(subject: Subject, hook: Hook, op: Op) -> Self {
-        Self {
-            subject,
-            hook,
-            op,
-            generation: 0,
+        let asked = Asked {
             first: Untyped::NONE,
             second: Untyped::NONE,
-            detail: 0,
             address: Address::NONE,
+            detail: 0,
             protocol: 0,
-        }
+            op,
+            hook,
+        };
+        Self { subject, asked, generation: 0, restarts: true }
     }
 
     /// What it acts on.
     #[inline(always)]
     pub fn on(mut self, mount: Path, dentry: Dentry) -> Self {
-        self.first = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
+        self.asked.first = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
+        self
+    }
+
+    /// What it acts on, where the hook doesn't know the mount.
+    #[inline(always)]
+    pub fn on_dentry(mut self, dentry: Dentry) -> Self {
+        self.asked.first = Untyped { dentry: dentry.address(), mount: 0 };
         self
     }
 
     /// What it moves or links it to.
     #[inline(always)]
     pub fn to(mut self, mount: Path, dentry: Dentry) -> Self {
-        self.second = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
+        self.asked.second = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
         self
     }
 
@@ -210,143 +293,30 @@ impl Call {
         }
         self.generation = number;
         let slot = number & 1;
-        let Some(objects) = OBJECTS.get(slot) else { return none };
-        let Some(profile_objects) = PROFILE_OBJECTS.get(slot) else { return none };
-        let Some(profiles) = PROFILES.get(slot) else { return none };
-        let Some(networks) = NETWORKS.get(slot) else { return none };
+        let Some(filter) = FILTERS.get(slot) else { return none };
         if session.state == Session::KILLED {
             return Judgement::decided(Decision::new(Verdict::KILL, Source::SESSION, 0));
         }
-        decide(session, &Generation { objects, profile_objects, profiles, networks })
+        let tables = Parity(slot);
+        let judged = match tables.profile(session.profile) {
+            Some(profile) if profile.flags & Profile::PRESENT != 0 => profile.judged as u32,
+            // The decision says what is wrong.
+            _ => u32::MAX,
+        };
+        decide(session, &Generation { filter, tables, judged })
     }
-}
 
-impl Call {
     /// The decision about where the socket wants to go.
     #[inline(always)]
     pub fn connect(&mut self) -> Judgement {
-        let Address { addr, port, .. } = self.address;
+        let Address { addr, port, .. } = self.asked.address;
         self.judge(|session, tables| {
-            Judgement::from(decide::connect(tables, session.profile, addr, port)).forget(session.pad)
+            Judgement::from(decide::connect(&tables.tables, session.profile, addr, port)).forget(session.pad)
         })
     }
 }
 
-/// A walk within the object's own file system.
-struct Within<'a> {
-    tables: &'a Generation,
-    walk: Walk,
-    at: Dentry,
-    fault: Fault,
-}
-
-/// A walk beyond it, over mount points.
-struct Beyond<'a> {
-    tables: &'a Generation,
-    walk: Walk,
-    dentry: u64,
-    mount: u64,
-    fault: Fault,
-}
-
-/// The decision about one operation on one object.
-#[inline(always)]
-pub fn object(tables: &Generation, session: &Session, op: Op, path: Path, dentry: Dentry) -> Judgement {
-    Judgement(walk(tables, session, op.0 as u32, path.mount().0 as u64, dentry.0)).forget(session.pad)
-}
-
-/// The same for a device node, which no scope covers: it is a way to the device, wherever somebody has made it.
-#[inline(always)]
-pub fn device(tables: &Generation, session: &Session, op: Op, path: Path, dentry: Dentry) -> Judgement {
-    let op = op.0 as u32 | NO_SCOPE;
-    Judgement(walk(tables, session, op, path.mount().0 as u64, dentry.0)).forget(session.pad)
-}
-
-/// Beside an operation in one argument: the scope doesn't count.
-const NO_SCOPE: u32 = 0x100;
-
-/// VERIFIER: a function of its own keeps the stack of hooks with several walks small; five arguments are all there
-/// can be.
-#[inline(never)]
-fn walk(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: *const u8) -> u64 {
-    walk_inner(tables, session, op, mount, Dentry(dentry)).0
-}
-
-#[inline(always)]
-fn walk_inner(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: Dentry) -> Judgement {
-    // Both walks end with no fault only if they come to their end.
-    let walk = Walk::seeded(session.profile, Op(op as u8), session.pad);
-    let mut within = Within { tables, walk, at: dentry, fault: Fault::DEPTH };
-    repeat(DEPTH, step_within, &mut within);
-    if within.fault.0 != Fault::NONE.0 {
-        return Judgement::fault(within.fault);
-    }
-    let mut beyond = Beyond { tables, walk: within.walk, dentry: 0, mount, fault: Fault::DEPTH };
-    repeat(DEPTH, step_beyond, &mut beyond);
-    if beyond.fault.0 != Fault::NONE.0 {
-        return Judgement::fault(beyond.fault);
-    }
-    if op & NO_SCOPE != 0 {
-        beyond.walk.ignore_scope();
-    }
-    beyond.walk.finish(tables).into()
-}
-
-/// Looks at one directory entry and goes on to the one that it is in.
-extern "C" fn step_within(_turn: u32, state: *mut Within<'_>) -> i64 {
-    // SAFETY: the state of `object`, which waits for us.
-    let state = unsafe { &mut *state };
-    let Some(key) = state.at.key() else {
-        state.fault = Fault::READ;
-        return STOP;
-    };
-    state.walk.step(state.tables, &key, Chain::Tree);
-    let parent = state.at.parent();
-    if parent.address() == state.at.address() {
-        // The root. Or reached by a handle and not connected to its tree: nobody can say where that is.
-        state.fault = if parent.is_file_system_root() { Fault::NONE } else { Fault::READ };
-        return STOP;
-    }
-    state.at = parent;
-    GO_ON
-}
-
-/// Goes on where a file system is mounted, up to the root of the mount namespace.
-extern "C" fn step_beyond(_turn: u32, state: *mut Beyond<'_>) -> i64 {
-    // SAFETY: the state of `object`, which waits for us.
-    let state = unsafe { &mut *state };
-    if state.dentry == 0 {
-        match file::mounted_on(state.mount) {
-            Ok(Some(below)) => {
-                state.mount = below.mount;
-                state.dentry = below.dentry;
-            }
-            Ok(None) => {
-                state.fault = Fault::NONE;
-                return STOP;
-            }
-            Err(()) => {
-                state.fault = Fault::READ;
-                return STOP;
-            }
-        }
-    }
-    let Some(key) = file::key_of(state.dentry) else {
-        state.fault = Fault::READ;
-        return STOP;
-    };
-    state.walk.step(state.tables, &key, Chain::Mount);
-    match file::up(state.dentry) {
-        Some(parent) => state.dentry = parent,
-        None => {
-            state.fault = Fault::READ;
-            return STOP;
-        }
-    }
-    GO_ON
-}
-
-/// Whether writing to a device needs no rule: nothing is lost by it, and no program can do without.
+/// Whether reading from and writing to a device needs no rule: nothing is lost by it, and no program can do without.
 #[inline(always)]
 pub fn needs_no_rule(session: &Session, device: u32) -> bool {
     /// `/dev/null`, `zero`, `full`, `random`, `urandom` (`drivers/char/mem.c`), and `/dev/tty`.

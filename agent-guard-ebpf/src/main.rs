@@ -1,7 +1,7 @@
 //! The kernel side of agent-guard: hooks that judge what tagged tasks do.
 //!
-//! Reading order: `hooks/` says which hook names which operation on which object, `judge` walks to the
-//! decision in `agent-guard-common`, `enforce` turns it into a return code. `kernel` is the only place that
+//! Reading order: `hooks/` says which hook names which operation on which object, `judge` finds session and tables, `walk`
+//! and `names` go from the object to the decision in `agent-guard-common`, `enforce` turns it into a return code. `kernel` is the only place that
 //! knows kernel structures, `maps` the only one that declares maps.
 #![no_std]
 #![no_main]
@@ -12,10 +12,14 @@ mod emit;
 mod enforce;
 mod hold;
 mod hooks;
+mod identity;
 mod judge;
 mod kernel;
 mod maps;
+mod names;
+mod own;
 mod tag;
+mod walk;
 
 /// Helpers that this program calls are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

@@ -3,9 +3,11 @@
 use core::ptr;
 
 use agent_guard_common::{
+    decide::Walk,
     event,
-    object::{NetKey, ObjectKey, ProfileKey},
-    rules::{MAX_PROFILES, NetEntry, ObjectEntry, Profile, ProfileEntry},
+    names::{ChainHash, FILTER_WORDS, NameHash, Shape, Shapes},
+    object::{NameKey, NetKey, ObjectKey, SideKey},
+    rules::{MAX_PROFILES, NetEntry, Place, Profile, Side},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
 use aya_ebpf::{
@@ -40,11 +42,84 @@ impl<T> TaskStorage<T> {
     }
 }
 
+/// A walk under way: all of it that is plain data.
+///
+/// VERIFIER: of what is in a map it knows nothing, so every turn of a loop begins alike and is verified once; and the
+/// stack, of which all functions together have 512 bytes, is left for pointers.
+#[repr(C)]
+pub struct Scratch {
+    /// What was met.
+    pub walk: Walk,
+    /// Where it is within the object's own file system: a `struct dentry *`.
+    pub at: u64,
+    /// Where it is beyond that: a `struct dentry *`, 0 on the way to the next mount point.
+    pub dentry: u64,
+    /// The `struct vfsmount *` it is in; 0 if the hook doesn't know it.
+    pub mount: u64,
+    /// A [`agent_guard_common::Fault`]: why it can't go on.
+    pub fault: u32,
+    /// Not 0 once it has come to a mount that no path leads to.
+    pub private: u32,
+    /// The chain of names that is looked at.
+    pub chain: Chain,
+    /// A name, in words.
+    pub name: [u64; 32],
+    /// What its hash begins with.
+    pub name_first: u64,
+    /// The hash of that name on its way.
+    pub name_hash: NameHash,
+    /// A hash that has come to its end.
+    pub hash: u64,
+    /// Length of that name.
+    pub name_length: u32,
+    /// Zero.
+    pub zero: u32,
+}
+
+/// A chain of names on its way up.
+#[repr(C)]
+pub struct Chain {
+    /// Hashes of the names, from the last.
+    pub hashes: [u64; 64],
+    /// The directory that a chain of that many names begins in: a `struct dentry *`.
+    pub above: [u64; 64],
+    /// 1 if a chain of that many names goes over a mount point.
+    pub beyond: [u64; 64],
+    /// The name it is at: a `struct dentry *`.
+    pub dentry: u64,
+    /// Places that were found for the shapes of one name; above them 1 for those beyond a mount point.
+    pub places: [u64; 32],
+    /// The `struct vfsmount *` that is in.
+    pub mount: u64,
+    /// Not 0 beyond a mount point.
+    pub crossed: u64,
+    /// Names so far.
+    pub count: u32,
+    /// Names that are wanted.
+    pub wanted: u32,
+    /// Places that were found.
+    pub found: u32,
+    /// Zero.
+    pub pad: u32,
+    /// The shape that is looked up.
+    pub shape: Shape,
+    /// Not 0 once it has as many names as are wanted, or there are.
+    pub complete: u32,
+    /// The hash of the chain on its way.
+    pub hash: ChainHash,
+}
+
 /// Tags, one a task. Written by `task_alloc` (children) and the daemon (a session's first process), read by
 /// every hook. No bound but memory; if there is none, the new task isn't made.
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
 pub static TAGS: TaskStorage<Tag> = TaskStorage::new();
+
+/// What a task walks with, one a task, made by its first walk. Written and read by walks. No
+/// bound but memory; if there is none, the action is a fault.
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub static SCRATCH: TaskStorage<Scratch> = TaskStorage::new();
 
 /// Sessions by slot. Written by the daemon, read by every hook of a tagged task. Full: no new session starts.
 #[btf_map]
@@ -63,23 +138,43 @@ const INNER: usize = 1;
 /// VERIFIER: up to 6.1 an inner map whose template has a structure for its value can't be replaced by one without BTF
 /// (`bpf_map_meta_equal` compares what was found in the structure, and "nothing" differs from "no structure").
 pub type Words<const N: usize> = [u64; N];
-/// [`ObjectEntry`] in words.
-pub type ObjectWords = Words<{ size_of::<ObjectEntry>() / 8 }>;
-/// [`ProfileEntry`] in words.
-pub type ProfileWords = Words<{ size_of::<ProfileEntry>() / 8 }>;
+/// [`Place`] in words.
+pub type PlaceWords = Words<{ size_of::<Place>() / 8 }>;
+/// [`Side`] in words.
+pub type SideWords = Words<{ size_of::<Side>() / 8 }>;
 /// [`Profile`] in words.
 pub type Profiles = Array<Words<{ size_of::<Profile>() / 8 }>, { MAX_PROFILES as usize }>;
 /// [`NetEntry`] in words; shorter ones, because in a trie the value comes behind a key of 20 bytes.
 pub type NetWords = [u32; size_of::<NetEntry>() / 4];
+/// [`Shapes`] in words.
+pub type ShapeWords = Words<{ size_of::<Shapes>() / 8 }>;
+/// The filter of [`agent_guard_common::names`], and behind it one word that says which suffixes there are.
+pub type Filter = Array<u64, { FILTER_WORDS as usize + 1 }>;
 
-/// Objects with rules, one map for each parity of the generation. Written by the daemon (the idle one),
-/// read on every walk. Full: the policy isn't published.
+/// Which objects and names may have rules at all, one map for each parity of the generation. Written by the daemon
+/// (the idle one; bits are added to the one in force for a new session), read at every step of a walk.
 #[btf_map]
-pub static OBJECTS: ArrayOfMaps<HashMap<ObjectKey, ObjectWords, INNER>, 2> = ArrayOfMaps::new();
+pub static FILTERS: ArrayOfMaps<Filter, 2> = ArrayOfMaps::new();
 
-/// What profiles say of objects; as [`OBJECTS`].
+/// Places of objects; as [`FILTERS`]. Full: the policy isn't published, or the session doesn't start.
 #[btf_map]
-pub static PROFILE_OBJECTS: ArrayOfMaps<HashMap<ProfileKey, ProfileWords, INNER>, 2> = ArrayOfMaps::new();
+pub static OBJECTS: ArrayOfMaps<HashMap<ObjectKey, u32, INNER>, 2> = ArrayOfMaps::new();
+
+/// Places of names; as [`OBJECTS`].
+#[btf_map]
+pub static NAMES: ArrayOfMaps<HashMap<NameKey, u32, INNER>, 2> = ArrayOfMaps::new();
+
+/// Shapes of the chains that end in a name; as [`OBJECTS`].
+#[btf_map]
+pub static SHAPES: ArrayOfMaps<HashMap<u64, ShapeWords, INNER>, 2> = ArrayOfMaps::new();
+
+/// Places; as [`OBJECTS`].
+#[btf_map]
+pub static PLACES: ArrayOfMaps<HashMap<u32, PlaceWords, INNER>, 2> = ArrayOfMaps::new();
+
+/// What profiles and sessions say of places; as [`OBJECTS`].
+#[btf_map]
+pub static SIDES: ArrayOfMaps<HashMap<SideKey, SideWords, INNER>, 2> = ArrayOfMaps::new();
 
 /// Profiles by index; as [`OBJECTS`].
 #[btf_map]

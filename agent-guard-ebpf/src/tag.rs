@@ -13,10 +13,8 @@ use crate::{
     maps::{SESSIONS, TAGS},
 };
 
-/// A tagged task: its tag, in place.
+/// The current task, which is tagged: its tag, in place.
 pub struct Subject {
-    /// The task.
-    pub task: Task,
     tag: *mut Tag,
 }
 
@@ -24,12 +22,11 @@ impl Subject {
     /// The current task, if it belongs to a session. The first thing every hook does.
     #[inline(always)]
     pub fn current() -> Option<Self> {
-        Self::of(Task::current())
-    }
-
-    /// A task, if it belongs to a session.
-    #[inline(always)]
-    pub fn of(task: Task) -> Option<Self> {
+        let task = Task::current();
+        // Most tasks have no storage at all, and leave without a call.
+        if task.has_no_storage() {
+            return None;
+        }
         // SAFETY: map and task are what the helper takes, which the verifier checks; no value to create from.
         let tag = unsafe {
             bpf_task_storage_get(
@@ -39,7 +36,15 @@ impl Subject {
                 0,
             )
         };
-        if tag.is_null() { None } else { Some(Self { task, tag: tag.cast() }) }
+        if tag.is_null() { None } else { Some(Self { tag: tag.cast() }) }
+    }
+
+    /// The task.
+    ///
+    /// VERIFIER: asked for anew, not kept: the stack is short.
+    #[inline(always)]
+    pub fn task(&self) -> Task {
+        Task::current()
     }
 
     /// The tag.

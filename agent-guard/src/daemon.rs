@@ -2,10 +2,7 @@
 
 use std::{
     fs,
-    os::{
-        fd::AsFd as _,
-        unix::fs::{MetadataExt as _, PermissionsExt as _},
-    },
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::Path,
     sync::{
         Arc,
@@ -15,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_guard_common::ObjectKey;
 use anyhow::{Context as _, anyhow};
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
@@ -34,7 +30,7 @@ use crate::{
     api::server,
     config::Config,
     events::{EventLog, log, ocsf::Host},
-    guard::{Guard, Refused, compile},
+    guard::{Guard, Refused, check},
     kernel::{load, maps::Maps, support},
 };
 
@@ -67,7 +63,7 @@ pub fn main(config: &Path) -> anyhow::Result<()> {
         tracing::info!("taking over what is pinned below {}", config.pins.display());
     } else {
         // Nothing is in force yet, so a bad policy needn't leave anything behind.
-        compile(&config.policy, &std::collections::BTreeMap::new()).map_err(invalid)?;
+        check(&config.policy).map_err(invalid)?;
     }
     let attached = load::load(&config.pins)?;
     let log = Arc::new(
@@ -187,9 +183,7 @@ fn listen(config: &Config, guard: &Guard) -> anyhow::Result<UnixListener> {
     let listener = UnixListener::bind(path);
     rustix::process::umask(mask);
     let listener = listener.with_context(|| format!("can't listen on {}", path.display()))?;
-    let found = fs::metadata(path)?;
-    let dev = ObjectKey::dev(rustix::fs::major(found.dev()), rustix::fs::minor(found.dev()));
-    guard.set_socket(ObjectKey::new(dev, found.ino()))?;
+    guard.set_socket(path)?;
     // Everybody may connect; what they may do is decided by who they are.
     fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
     Ok(listener)

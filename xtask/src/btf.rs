@@ -27,15 +27,17 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 17] = [
+const STRUCTS: [&str; 20] = [
     "dentry",
     "file",
+    "iattr",
     "inode",
     "linux_binprm",
     "mm_struct",
     "mount",
     "msghdr",
     "path",
+    "proc_inode",
     "pt_regs",
     "qstr",
     "sock",
@@ -45,7 +47,11 @@ const STRUCTS: [&str; 17] = [
     "task_struct",
     "unix_sock",
     "vfsmount",
+    "vm_area_struct",
 ];
+
+/// Functions whose parameters the layout reads, too.
+const PROTOTYPES: [&str; 1] = ["bpf_lsm_inode_setattr"];
 
 /// How the functions begin that tell which LSM hooks programs can be attached to.
 const HOOKS: &str = "bpf_lsm_";
@@ -266,8 +272,17 @@ impl Btf {
         Ok(roots)
     }
 
+    /// The prototypes that are kept whole.
+    fn prototypes(&self) -> BTreeSet<u32> {
+        let wanted = |of: &&Type| {
+            of.kind() == kind::FUNC && PROTOTYPES.iter().any(|name| self.text(of.name) == name.as_bytes())
+        };
+        self.types.values().filter(wanted).map(|of| of.size_or_type).collect()
+    }
+
     /// Only what belongs into a sample, with the old numbers and strings.
     fn reduced(mut self) -> Result<Self> {
+        let prototypes = self.prototypes();
         let mut seen = BTreeSet::new();
         let mut whole = BTreeSet::new();
         let mut open: Vec<(u32, bool)> = self.roots()?.into_iter().map(|id| (id, true)).collect();
@@ -280,10 +295,10 @@ impl Btf {
             let by_value = by_value || of.is_struct() && of.name == 0;
             if of.is_struct() && by_value {
                 whole.insert(id);
-            } else if of.is_struct() || of.kind() == kind::FUNC_PROTO {
+            } else if of.is_struct() || (of.kind() == kind::FUNC_PROTO && !prototypes.contains(&id)) {
                 continue;
             }
-            let by_value = by_value && of.kind() != kind::PTR;
+            let by_value = by_value && !matches!(of.kind(), kind::PTR | kind::FUNC_PROTO);
             open.extend(of.types().into_iter().map(|id| (id, by_value)));
         }
         let seen: BTreeSet<u32> = seen.into_iter().map(|(id, _)| id).collect();
@@ -293,7 +308,7 @@ impl Btf {
             if of.is_struct() && !whole.contains(id) {
                 let union = u32::from(kind == kind::UNION) << 31;
                 *of = Type { name, info: kind::FWD << 24 | union, size_or_type: 0, rest: Vec::new() };
-            } else if kind == kind::FUNC_PROTO {
+            } else if kind == kind::FUNC_PROTO && !prototypes.contains(id) {
                 *of = Type { name, info: kind::FUNC_PROTO << 24, size_or_type: 0, rest: Vec::new() };
             }
         }
@@ -307,8 +322,12 @@ impl Btf {
         let mut prototype = None;
         for (id, of) in &self.types {
             let new = u32::try_from(kept.len() + 1)?;
-            // All that is left of prototypes is that they are some.
-            let new = if of.kind() == kind::FUNC_PROTO { *prototype.get_or_insert(new) } else { new };
+            // All that is left of most prototypes is that they are some.
+            let new = if of.kind() == kind::FUNC_PROTO && of.rest.is_empty() {
+                *prototype.get_or_insert(new)
+            } else {
+                new
+            };
             ids.insert(*id, new);
             if new as usize > kept.len() {
                 kept.push(of);

@@ -11,6 +11,10 @@ use crate::run::{self, note};
 
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// Programs that are linked statically: the guest's first process, and the one that measures, whose start is part of
+/// what it measures.
+const STATIC: [&str; 2] = ["guest", "bench"];
+
 /// How to build.
 #[derive(Args, Debug, Clone, Default)]
 pub(crate) struct BuildArgs {
@@ -36,12 +40,21 @@ pub(crate) struct Built {
 impl Built {
     /// The program that knows the scenarios.
     pub(crate) fn scenarios(&self) -> Result<&Path> {
-        self.programs
-            .iter()
-            .find(|(name, _)| name == "scenarios")
-            .map(|(_, path)| path.as_path())
-            .context("package `tests` built no program `scenarios`")
+        path_of(&self.programs, "scenarios")
     }
+
+    /// The program that measures.
+    pub(crate) fn bench(&self) -> Result<&Path> {
+        path_of(&self.programs, "bench")
+    }
+}
+
+fn path_of<'p>(programs: &'p [(String, PathBuf)], name: &str) -> Result<&'p Path> {
+    programs
+        .iter()
+        .find(|(known, _)| known == name)
+        .map(|(_, path)| path.as_path())
+        .with_context(|| format!("package `tests` built no program `{name}`"))
 }
 
 /// The command.
@@ -71,8 +84,9 @@ pub(crate) fn build(project: &Project, args: &BuildArgs) -> Result<Built> {
     for (name, program) in cargo_build(project, &wanted, &[])? {
         programs.push((name.clone(), stripped(project, &name, &program)?));
     }
-    let guest = build_guest(project)?;
-    programs.push(("guest".to_owned(), guest.clone()));
+    let linked = build_static(project)?;
+    programs.extend(linked.clone());
+    let guest = path_of(&linked, "guest")?.to_path_buf();
     Ok(Built { agent_guard, guest, programs })
 }
 
@@ -84,22 +98,30 @@ pub(crate) fn agent_guard(project: &Project) -> Result<PathBuf> {
     stripped(project, &name, &program)
 }
 
-/// The guest's first process runs before there is a C library: it is linked statically, in a target
-/// folder of its own so that its flags don't throw away what the others built.
-pub(crate) fn build_guest(project: &Project) -> Result<PathBuf> {
+/// The programs of [`STATIC`]: the guest's first process runs before there is a C library. In a target folder of its own,
+/// so that its flags don't throw away what the others built.
+fn build_static(project: &Project) -> Result<Vec<(String, PathBuf)>> {
     let target_dir = project.target.join("guest");
     let dir = target_dir.to_string_lossy().into_owned();
-    let args = ["--release", "--package", "tests", "--bin", "guest", "--target", GUEST_TARGET];
+    let mut args = vec!["--release", "--package", "tests", "--target", GUEST_TARGET];
+    for name in STATIC {
+        args.extend(["--bin", name]);
+    }
     let env = [
         ("CARGO_TARGET_DIR", dir.as_str()),
         ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-Ctarget-feature=+crt-static"),
     ];
     let built = cargo_build(project, &args, &env)?;
-    let (_, program) = built.into_iter().next().context("cargo built no program `guest`")?;
-    stripped(project, "guest", &program)
+    built
+        .into_iter()
+        .map(|(name, program)| {
+            let copy = stripped(project, &name, &program)?;
+            Ok((name, copy))
+        })
+        .collect()
 }
 
-/// The binaries of package `tests` but for `guest`, which is built in its own way.
+/// The binaries of package `tests` but for those of [`STATIC`], which are built in their own way.
 fn test_programs(project: &Project) -> Result<Vec<String>> {
     let mut command = project.cargo();
     command.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
@@ -114,7 +136,7 @@ fn test_programs(project: &Project) -> Result<Vec<String>> {
         for target in list(package.get("targets")) {
             let is_bin = list(target.get("kind")).iter().any(|k| k == "bin");
             if let Some(name) =
-                target.get("name").and_then(|n| n.as_str()).filter(|n| is_bin && *n != "guest")
+                target.get("name").and_then(|n| n.as_str()).filter(|n| is_bin && !STATIC.contains(n))
             {
                 names.push(name.to_owned());
             }

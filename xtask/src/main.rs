@@ -1,5 +1,6 @@
-//! Set-up, builds, virtual machines, tests, demo and packages of agent-guard.
+//! Set-up, builds, virtual machines, tests, benchmark, demo and packages of agent-guard.
 
+mod bench;
 mod btf;
 mod build;
 mod demo;
@@ -37,6 +38,8 @@ enum Task {
     Vm(vm::VmArgs),
     /// Check formatting, lints and licences, run the unit tests, and all scenarios on all kernels
     Test(test::TestArgs),
+    /// Count the instructions that the guard adds to system calls, in a guest that counts them
+    Bench(bench::BenchArgs),
     /// Make the BTF samples that unit tests resolve layouts against
     Btf(btf::BtfArgs),
     /// Build a Debian package
@@ -66,6 +69,7 @@ fn dispatch(cli: &Cli) -> Result<ExitCode> {
         Task::Build(args) => build::command(&project, args)?,
         Task::Vm(args) => return vm::command(&project, args),
         Task::Test(args) => return test::command(&project, args),
+        Task::Bench(args) => return bench::command(&project, args),
         Task::Btf(args) => btf::command(&project, args)?,
         Task::Package(args) => package::command(&project, args)?,
         Task::Demo(args) => return demo::command(&project, args),

@@ -1,13 +1,15 @@
 //! Files and directories.
 
-use agent_guard_common::{Op, decide::Decision, event::Hook};
+use agent_guard_common::{Op, event::Hook};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
     enforce::enforce,
-    judge::{self, Call, Judgement, device, object},
-    kernel::{Dentry, Device, File, Inode, Path},
+    judge::{Call, Judgement},
+    kernel::{Dentry, File, Path},
+    own::Kind,
     tag::Subject,
+    walk::{object, unscoped},
 };
 
 /// `S_IFMT` and what it holds.
@@ -19,25 +21,28 @@ const S_IFCHR: u32 = 0o020_000;
 const RENAME_EXCHANGE: u32 = 2;
 
 /// One operation on one object.
+///
+/// VERIFIER: such functions know their hook as a constant, so that each hook has one of its own, which is inlined. Shared
+/// ones would be on the stack.
 #[inline(always)]
-fn act(mut call: Call, path: Path, dentry: Dentry) -> i32 {
-    let op = call.op;
+pub fn act<const HOOK: u8>(subject: Subject, op: Op, path: Path, dentry: Dentry) -> i32 {
+    let mut call = Call::new(subject, Hook(HOOK), op).on(path, dentry);
     let judgement = call.judge(|session, tables| object(tables, session, op, path, dentry));
     enforce(call, judgement)
 }
 
 /// A new name in a directory.
 #[inline(always)]
-fn create(subject: Subject, hook: Hook, dir: Path, dentry: Dentry, file_type: u32) -> i32 {
-    let mut call = Call::new(subject, hook, Op::CREATE).on(dir, dentry);
-    call.detail = file_type;
+fn create<const HOOK: u8>(subject: Subject, dir: Path, dentry: Dentry, file_type: u32) -> i32 {
+    let mut call = Call::new(subject, Hook(HOOK), Op::CREATE).on(dir, dentry);
+    call.asked.detail = file_type;
     let judgement = call.judge(|session, tables| {
-        let create = object(tables, session, Op::CREATE, dir, dir.dentry());
+        let create = object(tables, session, Op::CREATE, dir, dentry);
         match file_type {
             // The call that makes it opens it for writing, too.
-            S_IFREG => create.and(object(tables, session, Op::WRITE, dir, dir.dentry())),
+            S_IFREG => create.and(object(tables, session, Op::WRITE, dir, dentry)),
             // Whoever makes a node wants what is behind it.
-            S_IFBLK | S_IFCHR => create.and(device(tables, session, Op::WRITE, dir, dir.dentry())),
+            S_IFBLK | S_IFCHR => create.and(unscoped(tables, session, Op::WRITE, dir, dentry)),
             _ => create,
         }
     });
@@ -49,7 +54,7 @@ fn create(subject: Subject, hook: Hook, dir: Path, dentry: Dentry, file_type: u3
 pub fn path_unlink(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     let (dir, dentry) = (Path(ctx.arg(0)), Dentry(ctx.arg(1)));
-    act(Call::new(subject, Hook::PATH_UNLINK, Op::DELETE).on(dir, dentry), dir, dentry)
+    act::<{ Hook::PATH_UNLINK.0 }>(subject, Op::DELETE, dir, dentry)
 }
 
 // int path_rmdir(const struct path *dir, struct dentry *dentry)
@@ -57,7 +62,7 @@ pub fn path_unlink(ctx: LsmContext) -> i32 {
 pub fn path_rmdir(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     let (dir, dentry) = (Path(ctx.arg(0)), Dentry(ctx.arg(1)));
-    act(Call::new(subject, Hook::PATH_RMDIR, Op::DELETE).on(dir, dentry), dir, dentry)
+    act::<{ Hook::PATH_RMDIR.0 }>(subject, Op::DELETE, dir, dentry)
 }
 
 // int path_rename(const struct path *old_dir, struct dentry *old_dentry,
@@ -70,17 +75,17 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let flags = ctx.arg::<u32>(4);
     let exchange = flags & RENAME_EXCHANGE != 0;
     let mut call = Call::new(subject, Hook::PATH_RENAME, Op::RENAME).on(old_dir, old).to(new_dir, new);
-    call.detail = flags;
+    call.asked.detail = flags;
     let judgement = call.judge(|session, tables| {
         let moved = object(tables, session, Op::RENAME, old_dir, old);
-        let target = object(tables, session, Op::CREATE, new_dir, new_dir.dentry());
+        let target = object(tables, session, Op::CREATE, new_dir, new);
         let mut judgement = moved.and(target);
         if new.inode().is_some() {
             let op = if exchange { Op::RENAME } else { Op::DELETE };
             judgement = judgement.and(object(tables, session, op, new_dir, new));
         }
         if exchange {
-            judgement = judgement.and(object(tables, session, Op::CREATE, old_dir, old_dir.dentry()));
+            judgement = judgement.and(object(tables, session, Op::CREATE, old_dir, old));
         }
         judgement
     });
@@ -93,7 +98,7 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
 pub fn path_truncate(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     let path = Path(ctx.arg(0));
-    act(Call::new(subject, Hook::PATH_TRUNCATE, Op::WRITE).on(path, path.dentry()), path, path.dentry())
+    act::<{ Hook::PATH_TRUNCATE.0 }>(subject, Op::WRITE, path, path.dentry())
 }
 
 // int file_truncate(struct file *file), from 6.2 on
@@ -104,7 +109,42 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
     if path.mount().internal() {
         return 0;
     }
-    act(Call::new(subject, Hook::FILE_TRUNCATE, Op::WRITE).on(path, path.dentry()), path, path.dentry())
+    act::<{ Hook::FILE_TRUNCATE.0 }>(subject, Op::WRITE, path, path.dentry())
+}
+
+/// What a descriptor lets its holder do: reading, writing or both. The operation that events name is the one that is
+/// answered more strictly.
+#[inline(always)]
+pub fn descriptor<const HOOK: u8>(
+    call: &mut Call,
+    file: File,
+    reads: bool,
+    writes: bool,
+    nameless: bool,
+) -> Judgement {
+    let (path, dentry) = (file.path(), file.path().dentry());
+    let task = call.subject.task();
+    let mut reading = false;
+    let judgement = call.judge(|session, tables| {
+        let kind = Kind::of(session, task, dentry);
+        let mut judgement = Judgement::none().forget(session.pad);
+        if writes {
+            judgement = judgement.and(kind.judge(tables, session, Op::WRITE, path, dentry));
+        }
+        if nameless {
+            judgement = judgement.and(object(tables, session, Op::CREATE, path, dentry));
+        }
+        if reads {
+            let read = kind.judge(tables, session, Op::READ, path, dentry);
+            reading = read > judgement;
+            judgement = judgement.and(read);
+        }
+        judgement
+    });
+    if reading {
+        call.asked.op = Op::READ;
+    }
+    judgement
 }
 
 // int file_open(struct file *file)
@@ -113,19 +153,18 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
 pub fn file_open(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     let file = File(ctx.arg(0));
-    if !file.writes() || file.just_created() || file.path().mount().internal() {
+    let path = file.path();
+    if file.is_only_path() || path.mount().internal() {
         return 0;
     }
-    let path = file.path();
-    let dentry = path.dentry();
-    let mut call = Call::new(subject, Hook::FILE_OPEN, Op::WRITE).on(path, dentry);
-    let judgement = call.judge(|session, tables| match dentry.inode().map_or(Device::None, Inode::device) {
-        Device::None => object(tables, session, Op::WRITE, path, dentry),
-        Device::Character(number) if judge::needs_no_rule(session, number) => {
-            Judgement::decided(Decision::builtin())
-        }
-        _ => device(tables, session, Op::WRITE, path, dentry),
-    });
+    if file.executes() {
+        let dentry = path.dentry();
+        return act::<{ Hook::FILE_OPEN.0 }>(subject, Op::EXECUTE, path, dentry);
+    }
+    let writes = file.writes() && !file.just_created();
+    let mut call = Call::new(subject, Hook::FILE_OPEN, Op::WRITE).on(path, path.dentry());
+    let judgement =
+        descriptor::<{ Hook::FILE_OPEN.0 }>(&mut call, file, file.reads(), writes, file.is_nameless());
     enforce(call, judgement)
 }
 
@@ -137,25 +176,25 @@ pub fn path_mknod(ctx: LsmContext) -> i32 {
     let file_type = ctx.arg::<u32>(2) & S_IFMT;
     // None is a regular file, too (`mknod(2)`).
     let file_type = if file_type == 0 { S_IFREG } else { file_type };
-    create(subject, Hook::PATH_MKNOD, Path(ctx.arg(0)), Dentry(ctx.arg(1)), file_type)
+    create::<{ Hook::PATH_MKNOD.0 }>(subject, Path(ctx.arg(0)), Dentry(ctx.arg(1)), file_type)
 }
 
 // int path_mkdir(const struct path *dir, struct dentry *dentry, umode_t mode)
 #[lsm(hook = "path_mkdir")]
 pub fn path_mkdir(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    create(subject, Hook::PATH_MKDIR, Path(ctx.arg(0)), Dentry(ctx.arg(1)), 0)
+    create::<{ Hook::PATH_MKDIR.0 }>(subject, Path(ctx.arg(0)), Dentry(ctx.arg(1)), 0)
 }
 
 // int path_symlink(const struct path *dir, struct dentry *dentry, const char *old_name)
 #[lsm(hook = "path_symlink")]
 pub fn path_symlink(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    create(subject, Hook::PATH_SYMLINK, Path(ctx.arg(0)), Dentry(ctx.arg(1)), 0)
+    create::<{ Hook::PATH_SYMLINK.0 }>(subject, Path(ctx.arg(0)), Dentry(ctx.arg(1)), 0)
 }
 
 // int path_link(struct dentry *old_dentry, const struct path *new_dir, struct dentry *new_dentry)
-// Another name must give no right that the object's own place doesn't: the source is judged as written to.
+// Another name must give no right that the object's own place doesn't: the source is judged as read and written to.
 #[lsm(hook = "path_link")]
 pub fn path_link(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
@@ -163,7 +202,8 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     let mut call = Call::new(subject, Hook::PATH_LINK, Op::CREATE).on(new_dir, old).to(new_dir, new);
     let judgement = call.judge(|session, tables| {
         let source = object(tables, session, Op::WRITE, new_dir, old);
-        source.and(object(tables, session, Op::CREATE, new_dir, new_dir.dentry()))
+        let source = source.and(object(tables, session, Op::READ, new_dir, old));
+        source.and(object(tables, session, Op::CREATE, new_dir, new))
     });
     enforce(call, judgement)
 }

@@ -1,6 +1,8 @@
 //! The hooks. Each names its LSM hook with the kernel's prototype (`include/linux/lsm_hook_defs.h`, the same
 //! from 6.1 to 7.2 unless it says otherwise), the operation and the object; nothing else.
 
+mod attributes;
+mod descriptors;
 mod files;
 mod guard;
 mod network;

@@ -14,9 +14,9 @@ use crate::{
 #[inline(always)]
 fn go(subject: Subject, hook: Hook, socket: Socket, at: u64, length: u32) -> i32 {
     let mut call = Call::new(subject, hook, Op::CONNECT);
-    call.protocol = socket.protocol();
+    call.asked.protocol = socket.protocol();
     let sending = hook.0 == Hook::SOCKET_SENDMSG.0;
-    let judgement = match socket.destination(at, length, sending, &mut call.address) {
+    let judgement = match socket.destination(at, length, sending, &mut call.asked.address) {
         Ok(true) => call.connect(),
         Ok(false) => return 0,
         Err(fault) => Judgement::fault(fault),

@@ -57,7 +57,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    if subject.task.tid() == subject.task.tgid() {
+    if subject.task().tid() == subject.task().tgid() {
         emit::lifecycle(&subject, event::EXIT, None);
     }
     0

@@ -2,7 +2,7 @@
 
 use agent_guard_common::ObjectKey;
 
-use super::{load, offset, probe};
+use super::{load, offset, probe, probe_at, task::Task};
 
 /// `struct path *`.
 #[derive(Clone, Copy)]
@@ -24,7 +24,16 @@ pub struct Inode(*const u8);
 #[derive(Clone, Copy)]
 pub struct File(pub *const u8);
 
+/// `struct vm_area_struct *`.
+#[derive(Clone, Copy)]
+pub struct Vma(pub *const u8);
+
+/// `struct iattr *`.
+#[derive(Clone, Copy)]
+pub struct Attributes(pub *const u8);
+
 /// A dentry and the mount it was reached through, as plain numbers for probe reads.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Untyped {
     /// `struct dentry *`.
@@ -44,6 +53,13 @@ const MNT_INTERNAL: u32 = 0x4000;
 const S_IFMT: u16 = 0o170_000;
 const S_IFCHR: u16 = 0o020_000;
 const S_IFBLK: u16 = 0o060_000;
+const S_IFREG: u16 = 0o100_000;
+const S_IFDIR: u16 = 0o040_000;
+
+/// `MNT_NS_INTERNAL` (`fs/mount.h`): the namespace of mounts that other file systems keep for themselves.
+const MNT_NS_INTERNAL: u64 = -22i64 as u64;
+/// `PROC_SUPER_MAGIC`, `OVERLAYFS_SUPER_MAGIC` (`include/uapi/linux/magic.h`).
+const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// What an inode is a node of.
 #[derive(Clone, Copy)]
@@ -56,12 +72,16 @@ pub enum Device {
     Block,
 }
 
-/// `FMODE_WRITE`, `FMODE_CREATED` (`include/linux/fs.h`, the same from 6.1 to 7.2).
+/// `FMODE_READ`, `FMODE_WRITE`, `FMODE_CREATED` (`include/linux/fs.h`, the same from 6.1 to 7.2).
+const FMODE_READ: u32 = 0x1;
 const FMODE_WRITE: u32 = 0x2;
 const FMODE_CREATED: u32 = 0x10_0000;
-/// `O_TRUNC`, `O_PATH` (`include/uapi/asm-generic/fcntl.h`).
+/// `O_TRUNC`, `O_PATH`, `__O_TMPFILE` (`include/uapi/asm-generic/fcntl.h`).
 const O_TRUNC: u32 = 0o1000;
 const O_PATH: u32 = 0o1000_0000;
+const O_TMPFILE: u32 = 0o2000_0000;
+/// `__FMODE_EXEC` (`include/linux/fs.h`): among a file's flags, and no `open` can set it.
+const FMODE_EXEC: u32 = 0x20;
 
 impl Path {
     /// Where the name is.
@@ -78,6 +98,9 @@ impl Path {
 }
 
 impl VfsMount {
+    /// Not known.
+    pub const UNKNOWN: Self = Self(core::ptr::null());
+
     /// Whether the kernel made it for itself: pipes, sockets, anonymous memory.
     #[inline(always)]
     pub fn internal(self) -> bool {
@@ -112,12 +135,32 @@ impl Dentry {
         load!(sb, sb_s_root, u64) == self.address()
     }
 
-    /// The object; none for a name that doesn't exist.
+    /// Device of its file system.
     #[inline(always)]
-    pub fn key(self) -> Option<ObjectKey> {
-        let inode = self.inode()?;
+    pub fn device(self) -> u32 {
         let sb = load!(self.0, dentry_d_sb, *const u8);
-        Some(ObjectKey::new(load!(sb, sb_s_dev, u32), inode.number()))
+        load!(sb, sb_s_dev, u32)
+    }
+
+    /// Number and generation of the inode at the root of its file system.
+    #[inline(always)]
+    pub fn root(self) -> Option<(u64, u32)> {
+        let sb = load!(self.0, dentry_d_sb, *const u8);
+        let root = Self(load!(sb, sb_s_root, *const u8)).inode()?;
+        Some((root.number(), root.generation()))
+    }
+
+    /// Length of its name.
+    #[inline(always)]
+    pub fn name_length(self) -> u32 {
+        let name = self.0.wrapping_add(offset!(dentry_d_name));
+        load!(name, qstr_len, u32)
+    }
+
+    /// The first eight bytes of its name, if that is short enough to be kept in the dentry itself.
+    #[inline(always)]
+    pub fn name_beginning(self) -> u64 {
+        load!(self.0, dentry_d_iname, u64)
     }
 }
 
@@ -126,6 +169,35 @@ impl Inode {
     #[inline(always)]
     pub fn number(self) -> u64 {
         load!(self.0, inode_i_ino, u64)
+    }
+
+    /// Which of the inodes that have had this number it is.
+    #[inline(always)]
+    pub fn generation(self) -> u32 {
+        load!(self.0, inode_i_generation, u32)
+    }
+
+    /// Whether it is a regular file or a directory.
+    #[inline(always)]
+    pub fn is_file_or_directory(self) -> bool {
+        matches!(load!(self.0, inode_i_mode, u16) & S_IFMT, S_IFREG | S_IFDIR)
+    }
+
+    /// Whether it is a file of `/proc` about the task itself. Compares the kernel's own names of processes (`struct pid`),
+    /// so that no number or namespace can stand for another process.
+    #[inline(always)]
+    pub fn is_own_proc_file(self, dentry: Dentry, task: Task) -> bool {
+        let sb = load!(dentry.0, dentry_d_sb, *const u8);
+        if load!(sb, sb_s_magic, u64) != PROC_SUPER_MAGIC
+            || load!(self.0, inode_i_mode, u16) & S_IFMT != S_IFREG
+        {
+            return false;
+        }
+        let whole = (self.0 as u64).wrapping_sub(offset!(proc_inode_vfs_inode) as u64);
+        match probe!(whole, proc_inode_pid, u64) {
+            Some(pid) => pid != 0 && (pid == task.pid() || pid == task.leader_pid()),
+            None => false,
+        }
     }
 
     /// What it is a node of.
@@ -149,8 +221,25 @@ impl File {
     /// Whether it is opened for writing or to be cut.
     #[inline(always)]
     pub fn writes(self) -> bool {
-        let flags = load!(self.0, file_f_flags, u32);
-        flags & O_PATH == 0 && (load!(self.0, file_f_mode, u32) & FMODE_WRITE != 0 || flags & O_TRUNC != 0)
+        load!(self.0, file_f_mode, u32) & FMODE_WRITE != 0 || load!(self.0, file_f_flags, u32) & O_TRUNC != 0
+    }
+
+    /// Whether nothing can be done with its contents.
+    #[inline(always)]
+    pub fn is_only_path(self) -> bool {
+        load!(self.0, file_f_flags, u32) & O_PATH != 0
+    }
+
+    /// Whether it is opened for reading.
+    #[inline(always)]
+    pub fn reads(self) -> bool {
+        load!(self.0, file_f_mode, u32) & FMODE_READ != 0
+    }
+
+    /// Whether it is opened to be executed, by `execve` itself.
+    #[inline(always)]
+    pub fn executes(self) -> bool {
+        load!(self.0, file_f_flags, u32) & FMODE_EXEC != 0
     }
 
     /// Whether the call that opens it has made it.
@@ -158,6 +247,53 @@ impl File {
     pub fn just_created(self) -> bool {
         load!(self.0, file_f_mode, u32) & FMODE_CREATED != 0
     }
+
+    /// Whether it is a file without a name.
+    #[inline(always)]
+    pub fn is_nameless(self) -> bool {
+        load!(self.0, file_f_flags, u32) & O_TMPFILE != 0
+    }
+}
+
+impl Vma {
+    /// The file that is mapped there; none for anonymous memory.
+    #[inline(always)]
+    pub fn file(self) -> Option<File> {
+        let file = load!(self.0, vma_vm_file, *const u8);
+        if file.is_null() { None } else { Some(File(file)) }
+    }
+}
+
+impl Attributes {
+    /// Whether times are set, and nothing else that has a hook of its own: mode and owner (`path_chmod`, `path_chown`),
+    /// size (`path_truncate`), and what the kernel does by itself while it writes or opens.
+    #[inline(always)]
+    pub fn only_times(self) -> bool {
+        /// `ATTR_MODE`, `ATTR_UID`, `ATTR_GID`, `ATTR_SIZE`, `ATTR_FORCE`, `ATTR_KILL_SUID`, `ATTR_KILL_SGID`, `ATTR_OPEN`,
+        /// `ATTR_KILL_PRIV` (`include/linux/fs.h`, the same from 6.1 to 7.2).
+        const OTHERS: u32 = 1 | 2 | 4 | 8 | 1 << 9 | 1 << 11 | 1 << 12 | 1 << 15 | 1 << 14;
+        /// `ATTR_ATIME`, `ATTR_MTIME`, `ATTR_ATIME_SET`, `ATTR_MTIME_SET`, `ATTR_TOUCH`.
+        const TIMES: u32 = 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 17;
+        let valid = load!(self.0, iattr_ia_valid, u32);
+        valid & OTHERS == 0 && valid & TIMES != 0
+    }
+}
+
+/// Whether a dentry, by probe reads, is called `[io_uring]`: what the kernel calls the file of a ring. It is in a file
+/// system where only the kernel gives names.
+#[inline(always)]
+pub fn is_ring(dentry: u64) -> bool {
+    match name_of(dentry) {
+        Some((name, 10)) => probe_at::<u64>(name) == Some(u64::from_le_bytes(*b"[io_urin")),
+        _ => false,
+    }
+}
+
+/// Whether a mount is one that another file system keeps for itself, as overlayfs does for its layers.
+#[inline(always)]
+pub fn is_private(mount: u64) -> bool {
+    let whole = mount.wrapping_sub(offset!(mount_mnt) as u64);
+    probe!(whole, mount_mnt_ns, u64) == Some(MNT_NS_INTERNAL)
 }
 
 /// The next dentry towards the root, by probe reads; 0 at the root of a file system, none if it can't be read.
@@ -173,8 +309,10 @@ pub fn key_of(dentry: u64) -> Option<ObjectKey> {
     let inode = probe!(dentry, dentry_d_inode, u64)?;
     let sb = probe!(dentry, dentry_d_sb, u64)?;
     let dev = probe!(sb, sb_s_dev, u32)?;
-    let ino = if inode == 0 { 0 } else { probe!(inode, inode_i_ino, u64)? };
-    Some(ObjectKey::new(dev, ino))
+    if inode == 0 {
+        return Some(ObjectKey::new(dev, 0, 0));
+    }
+    Some(ObjectKey::new(dev, probe!(inode, inode_i_ino, u64)?, probe!(inode, inode_i_generation, u32)?))
 }
 
 /// Type and mode of a dentry's inode, by probe reads; 0 where it doesn't exist.

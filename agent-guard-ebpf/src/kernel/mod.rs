@@ -14,7 +14,7 @@ use agent_guard_common::layout::KernelLayout;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 
 pub use self::{
-    file::{Dentry, Device, File, Inode, Path, Untyped, key_of, mode_of},
+    file::{Attributes, Dentry, Device, File, Path, Untyped, VfsMount, Vma, key_of, mode_of},
     net::{Address, Message, Socket, unix_path},
     task::{Bprm, Task},
 };
@@ -81,4 +81,10 @@ pub fn repeat<S>(times: u32, step: extern "C" fn(u32, *mut S) -> i64, state: &mu
     // SAFETY: the step has the signature that the helper asks for, and the state outlives the call. If the helper
     // fails, no step was taken, which every caller's state says.
     let _turns = unsafe { bpf_loop(times, step as *mut _, ptr::from_mut(state).cast(), 0) };
+}
+
+/// Whether the arguments of `inode_setattr` begin with the id map of the mount.
+#[inline(always)]
+pub fn setattr_has_idmap() -> bool {
+    offset!(arg_setattr_dentry) != 0
 }

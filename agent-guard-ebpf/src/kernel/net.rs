@@ -25,6 +25,7 @@ pub struct Socket(pub *const u8);
 pub struct Message(pub *const u8);
 
 /// Where a socket wants to go.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Address {
     /// Family of the address, `AF_INET` or `AF_INET6`.
@@ -54,8 +55,8 @@ impl Socket {
 
     /// Protocol, `IPPROTO_*`.
     #[inline(always)]
-    pub fn protocol(self) -> u32 {
-        self.sock().map_or(0, |(_, protocol)| protocol)
+    pub fn protocol(self) -> u16 {
+        self.sock().map_or(0, |(_, protocol)| protocol as u16)
     }
 
     /// What an address means to this socket. False where it means no destination: sockets of other families, and

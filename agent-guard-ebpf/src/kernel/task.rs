@@ -28,6 +28,12 @@ impl Task {
         Self(unsafe { bpf_get_current_task_btf() }.cast_const().cast())
     }
 
+    /// Whether no program keeps anything for the task.
+    #[inline(always)]
+    pub fn has_no_storage(self) -> bool {
+        load!(self.0, task_bpf_storage, u64) == 0
+    }
+
     /// Thread number, of the initial namespace.
     #[inline(always)]
     pub fn tid(self) -> u32 {
@@ -52,6 +58,26 @@ impl Task {
     pub fn start(self) -> u64 {
         let leader = load!(self.0, task_group_leader, *const u8);
         load!(leader, task_start_boottime, u64)
+    }
+
+    /// The kernel's own name of the thread, `struct pid *`.
+    #[inline(always)]
+    pub fn pid(self) -> u64 {
+        load!(self.0, task_thread_pid, u64)
+    }
+
+    /// The kernel's own name of the process.
+    #[inline(always)]
+    pub fn leader_pid(self) -> u64 {
+        let leader = load!(self.0, task_group_leader, *const u8);
+        load!(leader, task_thread_pid, u64)
+    }
+
+    /// Whether a file system acts for the task with rights of its own, as overlayfs does on its layers, within an ordinary
+    /// system call. A ring's requests can have other rights than the task, too, but by its own choice: those don't count.
+    #[inline(always)]
+    pub fn is_acted_for(self) -> bool {
+        load!(self.0, task_cred, u64) != load!(self.0, task_real_cred, u64) && self.can_restart()
     }
 
     /// Whether the call that the task is in can be started again: an ordinary thread in an ordinary system

@@ -37,8 +37,8 @@ pub(super) fn check(out: &Out, paths: &[PathBuf]) -> Result<Exit, Failure> {
             if matches!(error, source::SourceError::NotText { .. }) { Exit::Policy } else { Exit::Failed };
         Failure::new(exit, error.to_string())
     })?;
-    let built =
-        policy::load(sources).and_then(|policy| policy::build(&policy, &HostFilesystem, &BTreeMap::new()));
+    let built = policy::load(sources)
+        .and_then(|policy| policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), [1, 1], &[]));
     match built {
         Ok(compiled) => valid(out, &compiled),
         Err(diagnostics) => invalid(out, &diagnostics),

@@ -11,7 +11,10 @@ use super::{
     client::Client,
     exit::{Exit, Failure},
 };
-use crate::api::types::{SessionStarted, StartSession};
+use crate::{
+    api::types::{SessionStarted, StartSession},
+    sys::descriptors::{self, Taken},
+};
 
 /// Becomes the command; returns only if that fails.
 pub(super) fn run(client: &Client, args: RunArgs) -> Failure {
@@ -31,7 +34,40 @@ pub(super) fn run(client: &Client, args: RunArgs) -> Failure {
             started.mode.name()
         );
     }
-    become_command(&args, &started)
+    match inherit() {
+        Ok(()) => become_command(&args, &started),
+        Err(failure) => failure,
+    }
+}
+
+/// Takes away what the command mayn't inherit. Where that is its input or its output, it isn't run at all: it would lose
+/// what somebody has asked for.
+fn inherit() -> Result<(), Failure> {
+    let taken = descriptors::filter().map_err(|error| {
+        let message = format!("nothing was run: the kernel can't be asked what may be inherited: {error}");
+        Failure::new(Exit::NoSession, message)
+    })?;
+    for Taken { fd, what } in &taken {
+        let name = match fd {
+            0 => "standard input",
+            1 => "standard output",
+            2 => "standard error",
+            _ => {
+                eprintln!(
+                    "agent-guard: descriptor {fd} ({}) was closed: the profile wouldn't let the command open it",
+                    what.display()
+                );
+                continue;
+            }
+        };
+        let message = format!(
+            "nothing was run: the profile wouldn't let the command open its {name}, {}; put a pipe in between \
+             (`... | cat >FILE`, `cat FILE | ...`), or allow it in the policy",
+            what.display()
+        );
+        return Err(Failure::new(Exit::NoSession, message));
+    }
+    Ok(())
 }
 
 fn start(client: &Client, args: &RunArgs) -> Result<SessionStarted, Failure> {

@@ -53,6 +53,7 @@ fn people(out: &Out, status: &Status) -> Result<(), Failure> {
         .map(|hook| {
             let state = match hook.state {
                 HookState::Attached => "attached",
+                HookState::Idle => "not needed",
                 HookState::Absent => "ABSENT",
             };
             vec![hook.name.clone(), state.to_owned(), hook.enforces.clone()]

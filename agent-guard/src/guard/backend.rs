@@ -5,7 +5,9 @@ use std::{net::IpAddr, os::fd::AsFd as _, path::Path, sync::Arc};
 use agent_guard_common::{ABI, Op, Verdict};
 use ulid::Ulid;
 
-use super::{Guard, State, lock, policy::Refused, policy::warnings, sessions::internal, sessions::who};
+use super::{
+    Guard, InForce, State, lock, policy::Refused, policy::warnings, sessions::internal, sessions::who,
+};
 use crate::{
     api::{
         backend::{Backend, EventLines, Peer},
@@ -18,7 +20,7 @@ use crate::{
         },
     },
     events::activity::{Activity, SessionKilled},
-    policy::{HostFilesystem, explain_connect, explain_path},
+    policy::{Compiled, explain_connect, explain_path, session},
     session::{Session, processes::Process},
     sys,
 };
@@ -85,10 +87,39 @@ impl Guard {
             .ok_or_else(|| ApiError::new(Code::BadRequest, format!("no operation \"{operation}\"")))?;
         let Some(in_force) = &state.in_force else { return Err(no_policy()) };
         let names = || in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
-        let answer = explain_path(&in_force.compiled, &HostFilesystem, &request.profile, op, Path::new(path))
-            .map_err(|error| convert::explain_error(&error, names()))?;
+        let failed = |error| convert::explain_error(&error, names());
+        let index = in_force.compiled.index_of(&request.profile).map_err(failed)?;
+        // What the kernel has, not what it was given.
+        let tables = self.kernel_tables(in_force)?;
+        let who = (index, session::NO_SESSION);
+        let answer = explain_path(&tables.view(), &self.fs, who, op, Path::new(path)).map_err(failed)?;
         let object = convert::explained(path.clone(), &answer, |rule| self.hooks_of(rule));
         Ok(view(request, operation, in_force.generation, vec![object]))
+    }
+
+    /// What the kernel judges files by.
+    fn kernel_tables(&self, in_force: &InForce) -> Result<Compiled, ApiError> {
+        let read = lock(&self.maps).outer.read().map_err(internal)?;
+        let known = &in_force.compiled;
+        let mut tables = Compiled::default();
+        tables.key = self.key;
+        tables.rules.clone_from(&known.rules);
+        tables.head.suffixes = read.suffixes;
+        let names = known.profiles.iter();
+        tables.profiles = names
+            .filter_map(|(name, index, _)| {
+                let (_, profile) = read.profiles.iter().find(|(other, _)| other == index)?;
+                Some((name.clone(), *index, *profile))
+            })
+            .collect();
+        let files = read.files;
+        tables.filter = files.filter.into_iter().collect();
+        tables.objects = files.objects.into_iter().collect();
+        tables.names = files.names.into_iter().collect();
+        tables.shapes = files.shapes.into_iter().collect();
+        tables.places = files.places.into_iter().collect();
+        tables.sides = files.sides.into_iter().collect();
+        Ok(tables)
     }
 
     fn explain_address(
@@ -101,8 +132,9 @@ impl Guard {
         let names = || in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
         let (addresses, port) = destination(to)?;
         let explained = addresses.into_iter().map(|address| {
-            let answer = explain_connect(&in_force.compiled, &request.profile, address, port)
-                .map_err(|error| convert::explain_error(&error, names()))?;
+            let failed = |error| convert::explain_error(&error, names());
+            let index = in_force.compiled.index_of(&request.profile).map_err(failed)?;
+            let answer = explain_connect(&in_force.compiled.view(), index, address, port).map_err(failed)?;
             Ok(convert::explained(format!("{address} port {port}"), &answer, |rule| self.hooks_of(rule)))
         });
         let explained = explained.collect::<Result<Vec<_>, ApiError>>()?;
@@ -256,6 +288,7 @@ impl Backend for Guard {
     fn status(&self, peer: &Peer) -> Result<Status, ApiError> {
         self.untagged(peer)?;
         let maps = lock(&self.maps).counts().map_err(internal)?;
+        let missing = self.missing_links();
         let [lost_decisions, lost_reports, judged, denied, held, killed, would_have, faults] = maps;
         let state = lock(&self.state);
         let hook = |program: &crate::kernel::support::Program, hook_state| HookInfo {
@@ -266,12 +299,15 @@ impl Backend for Guard {
                 _ => program.enforces.to_owned(),
             },
         };
-        let attached = self.attached.present.iter().map(|program| hook(program, HookState::Attached));
+        let attached = self.attached.present.iter().map(|program| {
+            let at_work = self.attached.at_work(program);
+            hook(program, if at_work { HookState::Attached } else { HookState::Idle })
+        });
         let absent = self.attached.absent.iter().map(|program| hook(program, HookState::Absent));
         let hooks = attached.chain(absent).collect();
         let policy = state.policy_ref();
         let mut degraded = self.log.degraded();
-        degraded.extend(self.missing_links());
+        degraded.extend(missing);
         degraded.extend(crate::kernel::support::shortcomings());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -297,8 +333,13 @@ impl Backend for Guard {
 impl Guard {
     /// Programs whose pin somebody has taken away: what holds them at work may be gone.
     fn missing_links(&self) -> Vec<String> {
-        let missing =
-            self.attached.present.iter().filter(|program| !self.attached.links.join(program.name).exists());
+        let state = lock(&self.state);
+        let profiles = state.in_force.as_ref().map(|in_force| in_force.compiled.profiles.iter());
+        let judged = profiles
+            .map_or(u8::MAX, |profiles| profiles.fold(0, |judged, (_, _, profile)| judged | profile.judged));
+        drop(state);
+        let present = self.attached.present.iter();
+        let missing = present.filter(|program| program.needed(judged) && !self.attached.at_work(program));
         missing
             .map(|program| {
                 format!("the pin of {} is gone: {}; restart agent-guard", program.name, program.enforces)

@@ -60,5 +60,7 @@ pub(super) fn nameless(number: u64, at: u32, slot: &Slot) -> Session {
         started_by: Who::default(),
         root_pid: 0,
         tty: slot.tty,
+        binding: slot.binding,
+        paths: None,
     }
 }

@@ -5,6 +5,7 @@
 mod answers;
 mod backend;
 mod known;
+mod paths;
 mod policy;
 mod records;
 mod sessions;
@@ -19,7 +20,7 @@ use std::{
 use agent_guard_common::subject::Guard as Told;
 use ulid::Ulid;
 
-pub use self::policy::{Refused, compile};
+pub use self::policy::{Refused, check};
 use crate::{
     api::types::{SessionState, Time},
     config::Config,
@@ -28,8 +29,8 @@ use crate::{
         activity::{Activity, GuardStarted, GuardStopped, PolicyRef},
     },
     hold::Hold,
-    kernel::{self, load::Attached, maps::Maps},
-    policy::{Compiled, PolicySummary, RuleInfo},
+    kernel::{self, identity, load::Attached, maps::Maps},
+    policy::{Compiled, Filesystem as _, HostFilesystem, Policy, PolicySummary, RuleInfo},
     session::{Session, Store, StoreError, proc, processes::Processes},
 };
 
@@ -63,6 +64,7 @@ pub(crate) struct Generation {
 
 /// The policy in force.
 pub(crate) struct InForce {
+    policy: Policy,
     summary: PolicySummary,
     compiled: Compiled,
     generation: u32,
@@ -92,6 +94,10 @@ pub struct Guard {
     config: Config,
     kernel: String,
     attached: Attached,
+    /// The host's file systems, with identities as the hooks have them.
+    fs: HostFilesystem,
+    /// Key of digests and names.
+    key: [u64; 2],
     started: Instant,
     store: Store,
     log: Arc<EventLog>,
@@ -117,6 +123,7 @@ impl Guard {
             told.key = random_key().map_err(Error::Random)?;
             maps.set_guard(&told)?;
         }
+        let fs = HostFilesystem::new(Box::new(identity::Iterator::new(&attached.identify())?));
         let store = Store::open(&config.state)?;
         proc::fix_boot_time(&config.state).map_err(Error::BootTime)?;
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -124,6 +131,8 @@ impl Guard {
             config,
             kernel,
             attached,
+            fs,
+            key: told.key,
             started: Instant::now(),
             store,
             log,
@@ -141,8 +150,10 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// If the map can't be written.
-    pub fn set_socket(&self, socket: agent_guard_common::ObjectKey) -> Result<(), kernel::Error> {
+    /// If the socket can't be looked at, or the map can't be written.
+    pub fn set_socket(&self, path: &std::path::Path) -> Result<(), kernel::Error> {
+        let found = self.fs.lookup(path, false);
+        let socket = found.map_err(kernel::Error::looking_at(path))?.key;
         let mut maps = lock(&self.maps);
         let told = maps.guard()?;
         maps.set_guard(&Told { socket, ..told })
@@ -160,6 +171,11 @@ impl Guard {
         &self.attached
     }
 
+    /// The programs that are at work: those that the policy needs.
+    fn at_work(&self) -> impl Iterator<Item = &kernel::support::Program> {
+        self.attached.present.iter().filter(|program| self.attached.at_work(program))
+    }
+
     /// Where the kernel side's maps are pinned.
     #[must_use]
     pub fn map_pins(&self) -> &std::path::Path {
@@ -171,7 +187,7 @@ impl Guard {
         let state = lock(&self.state);
         self.log.say(Activity::GuardStarted(GuardStarted {
             kernel: self.kernel.clone(),
-            hooks: self.attached.present.iter().map(|program| program.name.to_owned()).collect(),
+            hooks: self.at_work().map(|program| program.name.to_owned()).collect(),
             absent: self.attached.absent.iter().map(|program| program.name.to_owned()).collect(),
             policy: state.policy_ref(),
             adopted: self.attached.adopted,

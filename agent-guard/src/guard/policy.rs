@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_guard_common::{Op, event::Hook};
+use agent_guard_common::{Op, event::Hook, rules::Profile};
 
 use super::{Generation, Guard, InForce, State, lock};
 use crate::{
     api::types::{Reloaded, SessionState, Time, Who},
     events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
-    kernel::tables,
+    kernel::{support::PROGRAMS, tables},
     policy::{
         self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo, RuleKind,
         source::{self, SourceError, Trust},
@@ -37,16 +37,27 @@ pub enum Refused {
     Kernel(#[from] crate::kernel::Error),
 }
 
-/// Reads and compiles the policy of a directory.
+/// Reads the policy of a directory.
 ///
 /// # Errors
 ///
 /// If it can't be read or has mistakes, all of them.
-pub fn compile(directory: &Path, assigned: &BTreeMap<String, u32>) -> Result<(Policy, Compiled), Refused> {
+fn read(directory: &Path) -> Result<Policy, Refused> {
     let sources = source::read(&[directory.to_owned()], Trust::Root)?;
-    let policy = policy::load(sources).map_err(Refused::Invalid)?;
-    let compiled = policy::build(&policy, &HostFilesystem, assigned).map_err(Refused::Invalid)?;
-    Ok((policy, compiled))
+    policy::load(sources).map_err(Refused::Invalid)
+}
+
+/// Reads the policy of a directory and compiles it on trial: what it says of objects is good for nothing but finding
+/// mistakes.
+///
+/// # Errors
+///
+/// If it can't be read or has mistakes, all of them.
+pub fn check(directory: &Path) -> Result<(), Refused> {
+    let policy = read(directory)?;
+    policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), [1, 1], &[])
+        .map(drop)
+        .map_err(Refused::Invalid)
 }
 
 impl Guard {
@@ -76,20 +87,19 @@ impl Guard {
         let mut state = lock(&self.state);
         let before = lock(&self.maps).outer.generation()?;
         state.adopted = before;
-        let compiled = compile(&self.config.policy, &assigned(&state));
-        let refused = match compiled {
-            Ok((policy, compiled)) => match self.put_in_force(&mut state, &policy, compiled) {
-                Ok(in_force) => {
-                    state.in_force = Some(in_force);
-                    return Ok(());
-                }
-                Err(refused) => refused,
-            },
+        let result = read(&self.config.policy).and_then(|policy| self.bring_into_force(&mut state, policy));
+        let refused = match result {
+            Ok(()) => return Ok(()),
             Err(refused) => refused,
         };
         if before == 0 {
+            self.attached.abandon()?;
             return Err(refused);
         }
+        // What stays in force must have its hooks, those of this version's programs.
+        let judged = judged(&lock(&self.maps).outer.read()?.profiles);
+        self.attached.require(judged)?;
+        self.attached.release(judged)?;
         tracing::error!(%refused, generation = before, "the policy on disk is refused; the old one stays in force");
         self.say_refused(&mut state, None, &refused);
         Ok(())
@@ -103,11 +113,9 @@ impl Guard {
     pub fn reload_policy(&self, by: Option<Who>) -> Result<Reloaded, Refused> {
         let mut state = lock(&self.state);
         let before = state.policy_ref();
-        let result = compile(&self.config.policy, &assigned(&state))
-            .and_then(|(policy, compiled)| self.put_in_force(&mut state, &policy, compiled));
+        let result = read(&self.config.policy).and_then(|policy| self.bring_into_force(&mut state, policy));
         match result {
-            Ok(in_force) => {
-                state.in_force = Some(in_force);
+            Ok(()) => {
                 // What waits is judged anew, by what is in force now.
                 state.holds.values().filter(|hold| hold.open()).for_each(|hold| self.nudge(hold));
             }
@@ -145,11 +153,22 @@ impl Guard {
         reloaded
     }
 
-    /// Publishes a compiled policy, unless the very same tables are in force already.
+    /// Compiles a policy and brings it into force.
+    fn bring_into_force(&self, state: &mut State, policy: Policy) -> Result<(), Refused> {
+        let sessions = self.session_paths(state);
+        let compiled = policy::build(&policy, &self.fs, &assigned(state), self.key, &sessions)
+            .map_err(Refused::Invalid)?;
+        let in_force = self.put_in_force(state, policy, compiled)?;
+        state.in_force = Some(in_force);
+        Ok(())
+    }
+
+    /// Publishes a compiled policy, unless the very same tables are in force already. Hooks that it needs are attached
+    /// before, those that it doesn't need any more detached after.
     fn put_in_force(
         &self,
         state: &mut State,
-        policy: &Policy,
+        policy: Policy,
         compiled: Compiled,
     ) -> Result<InForce, Refused> {
         let generation = Generation {
@@ -164,12 +183,16 @@ impl Guard {
                 (&old.digest, old.tables, &old.rules)
                     == (&generation.digest, generation.tables, &generation.rules)
             });
-        let number = if same { before } else { maps.outer.publish(&entries(&compiled))? };
+        let entries = entries(&compiled);
+        let judged = judged(&entries.profiles);
+        self.attached.require(judged)?;
+        let number = if same { before } else { maps.outer.publish(&entries)? };
+        self.attached.release(judged)?;
         drop(maps);
         self.keep(state, number, generation);
         state.refused = None;
-        let summary = PolicySummary::new(policy);
-        Ok(InForce { summary, compiled, generation: number, loaded: Time::now() })
+        let summary = PolicySummary::new(&policy);
+        Ok(InForce { policy, summary, compiled, generation: number, loaded: Time::now() })
     }
 
     /// Keeps a generation's rules for events, holds and the next daemon.
@@ -208,27 +231,19 @@ impl Guard {
     pub(super) fn hooks_of(&self, rule: &RuleInfo) -> Vec<String> {
         let mut hooks: Vec<Hook> = match rule.kind {
             RuleKind::Network => vec![Hook::SOCKET_CONNECT, Hook::SOCKET_SENDMSG],
-            _ => rule.ops.iter().filter_map(|op| Op::from_name(op)).flat_map(hooks_of_op).copied().collect(),
+            _ => {
+                let ops: Vec<Op> = rule.ops.iter().filter_map(|op| Op::from_name(op)).collect();
+                let judges = |hook: &&Hook| {
+                    let program = PROGRAMS.iter().find(|program| program.name == hook.name());
+                    program.is_some_and(|program| program.ops.iter().any(|op| ops.contains(op)))
+                };
+                Hook::ALL.iter().filter(judges).copied().collect()
+            }
         };
         hooks.sort_by_key(|hook| hook.0);
         hooks.dedup();
         let present = |hook: &Hook| self.attached.present.iter().any(|program| program.name == hook.name());
         hooks.iter().filter(|hook| present(hook)).map(|hook| hook.name().to_owned()).collect()
-    }
-}
-
-/// Hooks that judge an operation.
-fn hooks_of_op(op: Op) -> &'static [Hook] {
-    match op {
-        Op::WRITE => {
-            &[Hook::FILE_OPEN, Hook::PATH_TRUNCATE, Hook::FILE_TRUNCATE, Hook::PATH_MKNOD, Hook::PATH_LINK]
-        }
-        Op::CREATE => {
-            &[Hook::PATH_MKNOD, Hook::PATH_MKDIR, Hook::PATH_SYMLINK, Hook::PATH_LINK, Hook::PATH_RENAME]
-        }
-        Op::DELETE => &[Hook::PATH_UNLINK, Hook::PATH_RMDIR, Hook::PATH_RENAME],
-        Op::RENAME => &[Hook::PATH_RENAME],
-        _ => &[],
     }
 }
 
@@ -287,18 +302,38 @@ pub(super) fn warnings(state: &State) -> Vec<String> {
 }
 
 fn entries(compiled: &Compiled) -> tables::Compiled {
+    fn list<K: Copy, V: Copy>(map: &BTreeMap<K, V>) -> Vec<(K, V)> {
+        map.iter().map(|(key, value)| (*key, *value)).collect()
+    }
     tables::Compiled {
-        objects: compiled.objects.iter().map(|(key, entry)| (*key, *entry)).collect(),
-        profile_objects: compiled.entries.iter().map(|(key, entry)| (*key, *entry)).collect(),
+        files: tables::Entries {
+            sides: list(&compiled.sides),
+            places: list(&compiled.places),
+            filter: list(&compiled.filter),
+            shapes: list(&compiled.shapes),
+            objects: list(&compiled.objects),
+            names: list(&compiled.names),
+        },
+        suffixes: compiled.head.suffixes,
         profiles: compiled.profiles.iter().map(|(_, index, profile)| (*index, *profile)).collect(),
         networks: compiled.networks.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
     }
 }
 
+/// Operations that any of these profiles judges.
+pub(super) fn judged(profiles: &[(u32, Profile)]) -> u8 {
+    profiles.iter().fold(0, |judged, (_, profile)| judged | profile.judged)
+}
+
 /// Names the tables; compared on one host between two boots only.
 fn digest(compiled: &Compiled) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let Compiled { profiles, objects, entries, networks, .. } = compiled;
-    format!("{profiles:?}{objects:?}{entries:?}{networks:?}").hash(&mut hasher);
+    let Compiled { profiles, head, objects, names, places, sides, networks, .. } = compiled;
+    let mut take = |text: String| text.hash(&mut hasher);
+    take(format!("{profiles:?}{head:?}{networks:?}"));
+    objects.iter().for_each(|entry| take(format!("{entry:?}")));
+    names.iter().for_each(|entry| take(format!("{entry:?}")));
+    places.iter().for_each(|entry| take(format!("{entry:?}")));
+    sides.iter().for_each(|entry| take(format!("{entry:?}")));
     hasher.finish()
 }

@@ -112,8 +112,12 @@ impl Guard {
                 model::Mode::Report => Mode::Report,
             },
         );
-        let session = self.describe(&state, peer, pid, index, mode, request)?;
-        self.put_to_work(&session, peer)?;
+        let mut session = self.describe(&state, peer, pid, index, mode, request)?;
+        self.bind(&mut state, &mut session)?;
+        if let Err(error) = self.put_to_work(&session, peer) {
+            self.unbind(&mut state, session.binding);
+            return Err(error);
+        }
         state.processes.forget(session.number);
         if let Err(error) = state.processes.found(pid, session.number) {
             tracing::warn!(%error, pid, "the session's first process can't be looked at");
@@ -187,14 +191,15 @@ impl Guard {
             started_by: who(peer.uid, Some(pid)),
             root_pid: pid,
             tty: proc::stat(pid).map_or(0, |stat| stat.tty_device()),
+            binding: 0,
+            paths: None,
         })
     }
 
     /// Writes file, slot and tag, in that order; takes them back if one fails.
     fn put_to_work(&self, session: &Session, peer: &Peer) -> Result<(), ApiError> {
         self.store.write(session).map_err(internal)?;
-        let slot =
-            Slot { id: session.number, profile: session.index, state: Slot::LIVE, tty: session.tty, pad: 0 };
+        let slot = slot_of(session, Slot::LIVE);
         let mut maps = lock(&self.maps);
         let tag = Tag { session: session.number, slot: session.slot, ..Tag::default() };
         let done = maps.set_session(session.slot, &slot).and_then(|()| maps.tag(peer.pidfd.as_fd(), &tag));
@@ -222,13 +227,7 @@ impl Guard {
             if let Err(error) = self.store.write(session) {
                 tracing::warn!(%error, "the session's file");
             }
-            let slot = Slot {
-                id: session.number,
-                profile: session.index,
-                state: Slot::KILLED,
-                tty: session.tty,
-                pad: 0,
-            };
+            let slot = slot_of(session, Slot::KILLED);
             // From here on nothing of it can fork, so looking for members comes to an end.
             lock(&self.maps).set_session(session.slot, &slot).map_err(internal)?;
         }
@@ -297,6 +296,7 @@ impl Guard {
             session.ended = Some(now);
         }
         state.processes.forget(number);
+        self.unbind(state, session.binding);
         let duration_ms = now.ms().saturating_sub(session.started.ms());
         self.log.say(Activity::SessionEnded(SessionEnded { actor, duration_ms, killed }));
         let mut ended: Vec<_> =
@@ -338,6 +338,18 @@ impl State {
         }
         actor.session = Some(session_ref(session));
         actor
+    }
+}
+
+/// What the kernel knows of a session.
+fn slot_of(session: &Session, state: u32) -> Slot {
+    Slot {
+        id: session.number,
+        profile: session.index,
+        state,
+        tty: session.tty,
+        binding: session.binding,
+        ..Slot::default()
     }
 }
 

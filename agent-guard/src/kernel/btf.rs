@@ -43,8 +43,12 @@ enum Type {
     Struct { name: u32, members: Vec<Member>, bitfields: bool },
     /// Another name for a type, or a qualifier.
     Alias(u32),
-    /// A function.
-    Function { name: u32 },
+    /// A function and its prototype.
+    Function { name: u32, of: u32 },
+    /// A prototype: types of the parameters.
+    Prototype(Vec<u32>),
+    /// An array of that type.
+    Array(u32),
     /// Anything else.
     Other { name: u32 },
 }
@@ -58,6 +62,8 @@ pub enum Shape {
     Pointer(String),
     /// A structure or union of that name.
     Struct(String),
+    /// An array of bytes.
+    Bytes,
     /// Something else.
     Other,
 }
@@ -137,7 +143,7 @@ impl Btf {
         for (id, kind) in (0u32..).zip(&self.types) {
             match kind {
                 Type::Struct { name, .. } if *name != 0 => structs.entry(self.text(*name)).or_insert(id),
-                Type::Function { name } => functions.entry(self.text(*name)).or_insert(id),
+                Type::Function { name, .. } => functions.entry(self.text(*name)).or_insert(id),
                 _ => continue,
             };
         }
@@ -155,6 +161,20 @@ impl Btf {
     #[must_use]
     pub fn has_function(&self, name: &str) -> bool {
         self.functions.contains_key(name)
+    }
+
+    /// What the parameters of a function point to, by name; empty for what isn't a pointer to something with a name.
+    #[must_use]
+    pub fn parameters(&self, name: &str) -> Option<Vec<String>> {
+        let Type::Function { of, .. } = self.types.get(*self.functions.get(name)? as usize)? else {
+            return None;
+        };
+        let Type::Prototype(parameters) = self.types.get(*of as usize)? else { return None };
+        let name = |of: &u32| match self.shape(self.resolve(*of)) {
+            Shape::Pointer(name) => name,
+            _ => String::new(),
+        };
+        Some(parameters.iter().map(name).collect())
     }
 
     /// Whether the kernel has a structure or union of that name.
@@ -227,6 +247,10 @@ impl Btf {
                 Some(Type::Struct { name, .. } | Type::Other { name }) => self.text(*name),
                 _ => String::new(),
             }),
+            Some(Type::Array(of)) => match self.types.get(self.resolve(*of) as usize) {
+                Some(Type::Int(1)) => Shape::Bytes,
+                _ => Shape::Other,
+            },
             _ => Shape::Other,
         }
     }
@@ -248,8 +272,9 @@ fn read_types(data: &[u8]) -> Result<Vec<Type>, Error> {
             }
             2 => Type::Pointer(size_or_type),
             3 => {
-                at.skip(12, "an array")?;
-                Type::Other { name }
+                let of = at.u32("an array")?;
+                at.skip(8, "an array")?;
+                Type::Array(of)
             }
             4 | 5 => {
                 let mut members = Vec::with_capacity(count as usize);
@@ -265,11 +290,15 @@ fn read_types(data: &[u8]) -> Result<Vec<Type>, Error> {
                 Type::Int(size_or_type)
             }
             8..=11 | 18 => Type::Alias(size_or_type),
-            12 => Type::Function { name },
+            12 => Type::Function { name, of: size_or_type },
             7 | 16 => Type::Other { name },
             13 => {
-                at.skip(count as usize * 8, "a function's type")?;
-                Type::Other { name }
+                let mut parameters = Vec::with_capacity(count as usize);
+                for _ in 0..count {
+                    at.skip(4, "a parameter")?;
+                    parameters.push(at.u32("a parameter")?);
+                }
+                Type::Prototype(parameters)
             }
             14 | 17 => {
                 at.skip(4, "a variable")?;

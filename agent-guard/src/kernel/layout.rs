@@ -16,6 +16,8 @@ enum Expect {
     Pointer(&'static str),
     /// This structure.
     Struct(&'static str),
+    /// An array of bytes.
+    Bytes,
 }
 
 /// Where a field of the layout is found.
@@ -43,7 +45,7 @@ macro_rules! fields {
     };
 }
 
-use Expect::{Int, Pointer, Struct};
+use Expect::{Bytes, Int, Pointer, Struct};
 
 fields! {
     task_flags: "task_struct" "flags" => Int(&[4]);
@@ -52,13 +54,18 @@ fields! {
     task_real_parent: "task_struct" "real_parent" => Pointer("task_struct");
     task_group_leader: "task_struct" "group_leader" => Pointer("task_struct");
     task_start_boottime: "task_struct" "start_boottime" => Int(&[8]);
+    task_bpf_storage: "task_struct" "bpf_storage" => Pointer("bpf_local_storage");
     task_mm: "task_struct" "mm" => Pointer("mm_struct");
+    task_thread_pid: "task_struct" "thread_pid" => Pointer("pid");
+    task_cred: "task_struct" "cred" => Pointer("cred");
+    task_real_cred: "task_struct" "real_cred" => Pointer("cred");
     mm_arg_start: "mm_struct" "arg_start" => Int(&[8]);
     mm_arg_end: "mm_struct" "arg_end" => Int(&[8]);
     bprm_filename: "linux_binprm" "filename" => Pointer("");
     file_f_path: "file" "f_path" | "__f_path" => Struct("path");
     file_f_mode: "file" "f_mode" => Int(&[4]);
     file_f_flags: "file" "f_flags" => Int(&[4]);
+    vma_vm_file: "vm_area_struct" "vm_file" => Pointer("file");
     path_mnt: "path" "mnt" => Pointer("vfsmount");
     path_dentry: "path" "dentry" => Pointer("dentry");
     vfsmount_mnt_root: "vfsmount" "mnt_root" => Pointer("dentry");
@@ -66,17 +73,24 @@ fields! {
     mount_mnt: "mount" "mnt" => Struct("vfsmount");
     mount_mnt_parent: "mount" "mnt_parent" => Pointer("mount");
     mount_mnt_mountpoint: "mount" "mnt_mountpoint" => Pointer("dentry");
+    mount_mnt_ns: "mount" "mnt_ns" => Pointer("mnt_namespace");
     dentry_d_parent: "dentry" "d_parent" => Pointer("dentry");
     dentry_d_inode: "dentry" "d_inode" => Pointer("inode");
     dentry_d_sb: "dentry" "d_sb" => Pointer("super_block");
     dentry_d_name: "dentry" "d_name" | "__d_name" => Struct("qstr");
+    dentry_d_iname: "dentry" "d_iname" | "d_shortname.string" => Bytes;
     qstr_len: "qstr" "len" => Int(&[4]);
     qstr_name: "qstr" "name" => Pointer("");
     inode_i_ino: "inode" "i_ino" => Int(&[8]);
+    inode_i_generation: "inode" "i_generation" => Int(&[4]);
     inode_i_mode: "inode" "i_mode" => Int(&[2]);
     inode_i_rdev: "inode" "i_rdev" => Int(&[4]);
     sb_s_dev: "super_block" "s_dev" => Int(&[4]);
     sb_s_root: "super_block" "s_root" => Pointer("dentry");
+    sb_s_magic: "super_block" "s_magic" => Int(&[8]);
+    proc_inode_pid: "proc_inode" "pid" => Pointer("pid");
+    proc_inode_vfs_inode: "proc_inode" "vfs_inode" => Struct("inode");
+    iattr_ia_valid: "iattr" "ia_valid" => Int(&[4]);
     socket_sk: "socket" "sk" => Pointer("sock");
     sock_family: "sock" "__sk_common.skc_family" => Int(&[2]);
     sock_protocol: "sock" "sk_protocol" => Int(&[2]);
@@ -116,6 +130,7 @@ fn fits(shape: &Shape, expect: Expect) -> bool {
         (Shape::Int(size), Int(sizes)) => sizes.contains(size),
         (Shape::Pointer(to), Pointer(name)) => name.is_empty() || to == name,
         (Shape::Struct(of), Struct(name)) => of == name,
+        (Shape::Bytes, Bytes) => true,
         _ => false,
     }
 }
@@ -139,7 +154,17 @@ pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
         }
         *(field.set)(&mut layout) = place.offset;
     }
+    arguments(btf, &mut layout)?;
     Ok(layout)
+}
+
+/// Hooks whose arguments have other places in other kernels.
+fn arguments(btf: &Btf, layout: &mut KernelLayout) -> Result<(), Error> {
+    let (of, path) = ("bpf_lsm_inode_setattr", "dentry");
+    let parameters = btf.parameters(of).ok_or(Error::Missing { of, path })?;
+    let at = parameters.iter().position(|name| name == "dentry").and_then(|at| u32::try_from(at).ok());
+    layout.arg_setattr_dentry = at.filter(|at| *at <= 1).ok_or(Error::Missing { of, path })?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,9 @@
 //! Pins: `PINS/abi-N/maps/NAME` and `PINS/abi-N/links-DIGEST/NAME`, where the digest is of the programs. A daemon
 //! with the same programs finds its links there and attaches nothing. One with other programs attaches its
 //! own, with the same maps, and only then takes the old links away, so there is no moment without.
+//!
+//! A program that no rule needs is neither loaded nor attached, so it costs nobody anything: those that a policy needs
+//! are attached before it is published, those that it doesn't need any more taken away after that.
 
 use std::{
     fs,
@@ -15,7 +18,7 @@ use agent_guard_common::{ABI, event::Hook, layout::KernelLayout};
 use aya::{
     EbpfLoader,
     programs::{
-        BtfTracePoint, Lsm, Program as AyaProgram,
+        BtfTracePoint, Iter, Lsm, Program as AyaProgram,
         links::{FdLink, PinnedLink},
     },
 };
@@ -41,6 +44,10 @@ pub struct Attached {
     pub absent: Vec<Program>,
     /// Whether they were at work already.
     pub adopted: bool,
+    /// Whether nothing of this version was there before.
+    fresh: bool,
+    layout: KernelLayout,
+    root: PathBuf,
     /// Where maps are pinned.
     pub maps: PathBuf,
     /// Where links are pinned.
@@ -59,7 +66,7 @@ pub fn adoptable(pins: &Path) -> bool {
     root(pins).join("maps").exists()
 }
 
-/// Loads or adopts.
+/// Loads or adopts what is needed whatever the policy says.
 ///
 /// # Errors
 ///
@@ -73,27 +80,89 @@ pub fn load(pins: &Path) -> Result<Attached, Error> {
     let root = root(pins);
     let maps = root.join("maps");
     let links = root.join(format!("links-{:016x}", digest(&layout)));
-    let missing: Vec<_> = present.iter().filter(|program| !links.join(program.name).exists()).collect();
-    let adopted = missing.is_empty();
-    if !adopted {
-        let first = !maps.exists();
-        create(&maps)?;
-        let fresh = !links.exists();
-        let result = create(&links).and_then(|()| attach(&layout, &maps, &links, &missing));
-        if let Err(error) = result {
-            // Half a set enforces half a policy and would be taken for a whole one by its directory.
-            if fresh {
-                remove(&links)?;
-            }
-            if first {
-                remove(&maps)?;
-                fs::remove_dir(&root).map_err(Error::call("rmdir", root.display().to_string()))?;
-            }
-            return Err(error);
-        }
+    let fresh = !maps.exists();
+    let mut attached =
+        Attached { present, absent, adopted: links.exists(), maps, links, fresh, layout, root };
+    let done = create(&attached.maps).and_then(|()| attached.require(0));
+    if let Err(error) = done {
+        attached.abandon()?;
+        return Err(error);
     }
-    drop_others(&root, &links)?;
-    Ok(Attached { present, absent, adopted, maps, links })
+    attached.adopted &= !fresh;
+    Ok(attached)
+}
+
+impl Attached {
+    /// Whether a program is at work.
+    #[must_use]
+    pub fn at_work(&self, program: &Program) -> bool {
+        self.links.join(program.name).exists()
+    }
+
+    /// Where the program is pinned that tells identities.
+    #[must_use]
+    pub fn identify(&self) -> PathBuf {
+        self.links.join(support::IDENTIFY)
+    }
+
+    /// Attaches what a policy needs that judges these operations (bits by their numbers) and isn't at work yet. To be
+    /// called before the policy is published.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a program: none of those that were missing stays attached then.
+    pub fn require(&self, judged: u8) -> Result<(), Error> {
+        let needed = self.present.iter().filter(|program| program.needed(judged));
+        let missing: Vec<_> = needed.filter(|program| !self.at_work(program)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let result =
+            create(&self.links).and_then(|()| attach(&self.layout, &self.maps, &self.links, &missing));
+        if result.is_err() {
+            // Half of what is missing enforces half a policy.
+            missing.iter().try_for_each(|program| unlink(&self.links.join(program.name)))?;
+        }
+        result
+    }
+
+    /// Takes away what a policy that is in force doesn't need, and the programs of other versions of this one.
+    ///
+    /// # Errors
+    ///
+    /// If a pin can't be removed.
+    pub fn release(&self, judged: u8) -> Result<(), Error> {
+        let surplus = self.present.iter().filter(|program| !program.needed(judged));
+        surplus.map(|program| self.links.join(program.name)).try_for_each(|link| unlink(&link))?;
+        drop_others(&self.root, &self.links)
+    }
+
+    /// Takes everything away again, if nothing was there before: a guard that doesn't start leaves nothing behind.
+    ///
+    /// # Errors
+    ///
+    /// If a pin can't be removed.
+    pub fn abandon(&self) -> Result<(), Error> {
+        if !self.fresh {
+            return Ok(());
+        }
+        for directory in [&self.links, &self.maps] {
+            if directory.exists() {
+                remove(directory)?;
+            }
+        }
+        fs::remove_dir(&self.root).map_err(Error::call("rmdir", self.root.display().to_string()))
+    }
+}
+
+/// Removes a pin, if it is there.
+fn unlink(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::call("unlink", path.display().to_string())(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Sorts programs by whether this kernel has their hook.
@@ -125,19 +194,22 @@ fn attach(layout: &KernelLayout, maps: &Path, links: &Path, programs: &[&Program
     let mut object = loader.load(OBJECT)?;
     for program in programs {
         let code = object.program_mut(program.name).ok_or(Error::NoProgram(program.name))?;
-        let link = attach_one(code, program, &btf)?;
+        let pinned = |error: aya::pin::PinError| Error::Pin { name: program.name, what: error.to_string() };
+        match attach_one(code, program, &btf)? {
+            Some(link) => drop(link.pin(links.join(program.name)).map_err(pinned)?),
+            None => code.pin(links.join(program.name)).map_err(pinned)?,
+        }
         tracing::debug!(
             program = program.name,
             verified = code.info().ok().and_then(|info| info.verified_instruction_count()),
             "loaded"
         );
-        let pinned = link.pin(links.join(program.name));
-        pinned.map_err(|error| Error::Pin { name: program.name, what: error.to_string() })?;
     }
     Ok(())
 }
 
-fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<FdLink, Error> {
+/// Loads and attaches a program. No link for one that is attached to nothing.
+fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<Option<FdLink>, Error> {
     let name = program.name;
     let refused = |source| Error::Program { name, source: Box::new(source) };
     match program.kind {
@@ -145,13 +217,18 @@ fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Resul
             let code: &mut Lsm = code.try_into().map_err(refused)?;
             code.load(name, btf).map_err(refused)?;
             let id = code.attach().map_err(refused)?;
-            Ok(code.take_link(id).map_err(refused)?.into())
+            Ok(Some(code.take_link(id).map_err(refused)?.into()))
+        }
+        Kind::Iterator => {
+            let code: &mut Iter = code.try_into().map_err(refused)?;
+            code.load("task_file", btf).map_err(refused)?;
+            Ok(None)
         }
         Kind::Tracepoint => {
             let code: &mut BtfTracePoint = code.try_into().map_err(refused)?;
             code.load(name, btf).map_err(refused)?;
             let id = code.attach().map_err(refused)?;
-            Ok(code.take_link(id).map_err(refused)?.into())
+            Ok(Some(code.take_link(id).map_err(refused)?.into()))
         }
     }
 }

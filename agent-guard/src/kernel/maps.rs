@@ -15,12 +15,17 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 19] = [
     "TAGS",
+    "SCRATCH",
     "SESSIONS",
     "GENERATION",
+    "FILTERS",
     "OBJECTS",
-    "PROFILE_OBJECTS",
+    "NAMES",
+    "SHAPES",
+    "PLACES",
+    "SIDES",
     "PROFILES",
     "NETWORKS",
     "GUARD",

@@ -1,8 +1,9 @@
-//! The kernel side as user space sees it: load, layout from BTF, pins, generations, rings.
+//! The kernel side as user space sees it: load, layout from BTF, identities, pins, generations, rings.
 //!
 //! No policy knowledge here: tables come in compiled.
 
 pub mod btf;
+pub mod identity;
 pub mod layout;
 pub mod load;
 pub mod maps;
@@ -114,6 +115,11 @@ pub enum Error {
 impl Error {
     fn map(name: &'static str) -> impl Fn(aya::maps::MapError) -> Self {
         move |source| Self::Map { name, source: Box::new(source) }
+    }
+
+    /// For an object of a file system.
+    pub fn looking_at(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self {
+        Self::call("open", path.display().to_string())
     }
 
     fn call(call: &'static str, object: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use agent_guard_common::event::Hook;
+use agent_guard_common::{Op, event::Hook};
 
 use super::{Error, btf::Btf};
 
@@ -17,6 +17,8 @@ pub enum Kind {
     Lsm,
     /// To a tracepoint with BTF.
     Tracepoint,
+    /// To nothing: the daemon runs it, over its own open files.
+    Iterator,
 }
 
 /// A program of the kernel side.
@@ -30,41 +32,101 @@ pub struct Program {
     pub enforces: &'static str,
     /// Where this kernel may do without: which other hook sees the same there.
     pub instead: Option<&'static str>,
+    /// The operations on files that it judges. Attached only while the policy says anything but `allow` of one of them;
+    /// always, if it judges none.
+    pub ops: &'static [Op],
+}
+
+impl Program {
+    /// Whether it must be attached for a policy that judges these operations: bits by their numbers.
+    #[must_use]
+    pub fn needed(&self, judged: u8) -> bool {
+        self.ops.is_empty() || self.ops.iter().any(|op| judged >> (op.0 & 7) & 1 != 0)
+    }
 }
 
 const fn lsm(hook: Hook, enforces: &'static str) -> Program {
-    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None }
+    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops: &[] }
+}
+
+const fn file(hook: Hook, ops: &'static [Op], enforces: &'static str) -> Program {
+    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops }
 }
 
 const fn tracepoint(name: &'static str, enforces: &'static str) -> Program {
-    Program { name, kind: Kind::Tracepoint, enforces, instead: None }
+    Program { name, kind: Kind::Tracepoint, enforces, instead: None, ops: &[] }
 }
+
+impl Program {
+    const fn or(self, instead: &'static str) -> Self {
+        Self { instead: Some(instead), ..self }
+    }
+}
+
+/// What a new file is judged as.
+const MADE: &[Op] = &[Op::CREATE, Op::WRITE];
 
 /// All programs. The tag comes first: before it goes on by itself, no session may begin.
 pub const PROGRAMS: &[Program] = &[
     lsm(Hook::TASK_ALLOC, "the tag goes on to every new task"),
     lsm(Hook::UNIX_STREAM_CONNECT, "sessions can't talk to the guard"),
-    lsm(Hook::PATH_UNLINK, "delete: files"),
-    lsm(Hook::PATH_RMDIR, "delete: directories"),
-    lsm(Hook::PATH_RENAME, "rename, create and delete: renames, both sides"),
-    lsm(Hook::PATH_TRUNCATE, "write: truncate"),
     Program {
-        name: Hook::FILE_TRUNCATE.name(),
-        kind: Kind::Lsm,
-        enforces: "write: truncate through a descriptor",
-        instead: Some("path_truncate"),
+        name: IDENTIFY,
+        kind: Kind::Iterator,
+        enforces: "what the policy names, as the hooks see it",
+        instead: None,
+        ops: &[],
     },
-    lsm(Hook::FILE_OPEN, "write: open for writing"),
-    lsm(Hook::PATH_MKNOD, "create: files, nodes, sockets"),
-    lsm(Hook::PATH_MKDIR, "create: directories"),
-    lsm(Hook::PATH_SYMLINK, "create: symbolic links"),
-    lsm(Hook::PATH_LINK, "create: hard links"),
+    file(Hook::PATH_UNLINK, &[Op::DELETE], "delete: files"),
+    file(Hook::PATH_RMDIR, &[Op::DELETE], "delete: directories"),
+    file(
+        Hook::PATH_RENAME,
+        &[Op::RENAME, Op::CREATE, Op::DELETE],
+        "rename, create and delete: renames, both sides",
+    ),
+    file(Hook::PATH_TRUNCATE, &[Op::WRITE], "write: truncate"),
+    file(Hook::FILE_TRUNCATE, &[Op::WRITE], "write: truncate through a descriptor").or("path_truncate"),
+    file(
+        Hook::FILE_OPEN,
+        &[Op::READ, Op::WRITE, Op::CREATE, Op::EXECUTE],
+        "read, write and execute: opening; create: files without a name",
+    ),
+    file(Hook::FILE_RECEIVE, &[Op::READ, Op::WRITE], "read and write: descriptors from elsewhere"),
+    file(Hook::MMAP_FILE, &[Op::EXECUTE], "execute: mapping as code"),
+    file(Hook::FILE_MPROTECT, &[Op::EXECUTE], "execute: turning what is mapped into code"),
+    file(Hook::PATH_MKNOD, MADE, "create: files, nodes, sockets"),
+    file(Hook::PATH_MKDIR, &[Op::CREATE], "create: directories"),
+    file(Hook::PATH_SYMLINK, &[Op::CREATE], "create: symbolic links"),
+    file(
+        Hook::PATH_LINK,
+        &[Op::CREATE, Op::WRITE, Op::READ],
+        "create: hard links; read and write: what they are of",
+    ),
+    file(Hook::PATH_CHMOD, &[Op::METADATA], "metadata: mode"),
+    file(Hook::PATH_CHOWN, &[Op::METADATA], "metadata: owner"),
+    file(Hook::INODE_SETATTR, &[Op::METADATA], "metadata: times"),
+    file(Hook::INODE_SETXATTR, &[Op::METADATA], "metadata: extended attributes"),
+    file(Hook::INODE_REMOVEXATTR, &[Op::METADATA], "metadata: extended attributes, removed"),
+    file(Hook::INODE_SET_ACL, &[Op::METADATA], "metadata: access control lists").or("inode_setxattr"),
+    file(Hook::INODE_REMOVE_ACL, &[Op::METADATA], "metadata: access control lists, removed")
+        .or("inode_removexattr"),
+    file(Hook::INODE_FILE_SETATTR, &[Op::METADATA], "metadata: flags").or("file_ioctl"),
+    file(Hook::FILE_IOCTL, &[Op::METADATA, Op::WRITE], "metadata: flags; write: what else ioctls do"),
+    file(
+        Hook::FILE_IOCTL_COMPAT,
+        &[Op::METADATA, Op::WRITE],
+        "metadata: flags; write: what else ioctls do, by 32-bit calls",
+    )
+    .or("file_ioctl"),
     lsm(Hook::SOCKET_CONNECT, "connect: IPv4 and IPv6"),
     lsm(Hook::SOCKET_SENDMSG, "connect: messages sent to an address"),
     tracepoint("sched_process_fork", "who started whom"),
     tracepoint("sched_process_exec", "which program"),
     tracepoint("sched_process_exit", "when it ended"),
 ];
+
+/// The iterator that tells identities.
+pub const IDENTIFY: &str = "identify";
 
 /// Checks what must be there before anything is loaded, and reads the kernel's BTF.
 ///
@@ -101,7 +163,7 @@ pub fn present(btf: &Btf, program: &Program) -> bool {
     match program.kind {
         Kind::Lsm => btf.has_function(&format!("bpf_lsm_{}", program.name)),
         // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these three.
-        Kind::Tracepoint => true,
+        Kind::Tracepoint | Kind::Iterator => true,
     }
 }
 

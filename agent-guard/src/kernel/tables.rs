@@ -3,28 +3,56 @@
 use std::path::Path;
 
 use agent_guard_common::{
-    object::{NetKey, ObjectKey, ProfileKey},
-    rules::{MAX_PROFILES, NetEntry, ObjectEntry, Profile, ProfileEntry},
+    NameKey, NetKey, ObjectKey,
+    names::{FILTER_WORDS, Shapes},
+    object::SideKey,
+    rules::{MAX_PROFILES, NetEntry, Place, Profile, Side},
 };
-use aya::maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, lpm_trie::Key};
+use aya::{
+    Pod,
+    maps::{Array, ArrayOfMaps, HashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+};
 
 use super::{Error, maps::open};
 
-/// `BPF_F_NO_PREALLOC`, which a trie must have (`kernel/bpf/lpm_trie.c`).
+/// `BPF_F_NO_PREALLOC`: memory is taken when an entry comes. A trie must have it (`kernel/bpf/lpm_trie.c`).
 const NO_PREALLOC: u32 = 1;
+/// Entries that sessions can add to a table while a generation is in force.
+const SPARE: usize = 16384;
 
-type Objects = HashMap<MapData, ObjectKey, ObjectEntry>;
-type ProfileObjects = HashMap<MapData, ProfileKey, ProfileEntry>;
+type Objects = HashMap<MapData, ObjectKey, u32>;
+type Names = HashMap<MapData, NameKey, u32>;
+type ShapeTable = HashMap<MapData, u64, Shapes>;
+type Places = HashMap<MapData, u32, Place>;
+type Sides = HashMap<MapData, SideKey, Side>;
+type Filter = Array<MapData, u64>;
 type Profiles = Array<MapData, Profile>;
 type Networks = LpmTrie<MapData, NetKey, NetEntry>;
+
+/// Entries of tables: a compiled policy, or what is added to one.
+#[derive(Clone, Debug, Default)]
+pub struct Entries {
+    /// What profiles and sessions say of places.
+    pub sides: Vec<(SideKey, Side)>,
+    /// Places by number.
+    pub places: Vec<(u32, Place)>,
+    /// Words of the filter.
+    pub filter: Vec<(u32, u64)>,
+    /// Shapes by the hash of a name.
+    pub shapes: Vec<(u64, Shapes)>,
+    /// Places of objects.
+    pub objects: Vec<(ObjectKey, u32)>,
+    /// Places of names.
+    pub names: Vec<(NameKey, u32)>,
+}
 
 /// A compiled policy, as lists of entries.
 #[derive(Clone, Debug, Default)]
 pub struct Compiled {
-    /// Objects with rules.
-    pub objects: Vec<(ObjectKey, ObjectEntry)>,
-    /// What profiles say of objects.
-    pub profile_objects: Vec<(ProfileKey, ProfileEntry)>,
+    /// What rules about files need.
+    pub files: Entries,
+    /// Which suffixes there are rules about, see [`agent_guard_common::rules::Head`].
+    pub suffixes: u32,
     /// Profiles by index.
     pub profiles: Vec<(u32, Profile)>,
     /// Address prefixes: bits that count, address.
@@ -34,16 +62,29 @@ pub struct Compiled {
 /// The outer maps and the number in force.
 pub struct Outer {
     generation: Array<MapData, u32>,
+    filters: ArrayOfMaps<MapData, Filter>,
     objects: ArrayOfMaps<MapData, Objects>,
-    profile_objects: ArrayOfMaps<MapData, ProfileObjects>,
+    names: ArrayOfMaps<MapData, Names>,
+    shapes: ArrayOfMaps<MapData, ShapeTable>,
+    places: ArrayOfMaps<MapData, Places>,
+    sides: ArrayOfMaps<MapData, Sides>,
     profiles: ArrayOfMaps<MapData, Profiles>,
     networks: ArrayOfMaps<MapData, Networks>,
 }
 
+/// The inner maps of one generation about files.
+struct Files {
+    filter: Filter,
+    objects: Objects,
+    names: Names,
+    shapes: ShapeTable,
+    places: Places,
+    sides: Sides,
+}
+
 /// The inner maps of one generation, filled and not yet published.
 struct Inner {
-    objects: Objects,
-    profile_objects: ProfileObjects,
+    files: Files,
     profiles: Profiles,
     networks: Networks,
 }
@@ -52,8 +93,12 @@ impl Outer {
     pub(super) fn open(maps: &Path) -> Result<Self, Error> {
         Ok(Self {
             generation: open(maps, "GENERATION")?,
+            filters: open(maps, "FILTERS")?,
             objects: open(maps, "OBJECTS")?,
-            profile_objects: open(maps, "PROFILE_OBJECTS")?,
+            names: open(maps, "NAMES")?,
+            shapes: open(maps, "SHAPES")?,
+            places: open(maps, "PLACES")?,
+            sides: open(maps, "SIDES")?,
             profiles: open(maps, "PROFILES")?,
             networks: open(maps, "NETWORKS")?,
         })
@@ -91,36 +136,160 @@ impl Outer {
     }
 
     fn set(&mut self, slot: u32, inner: &Inner) -> Result<(), Error> {
-        self.objects.set(slot, &inner.objects, 0).map_err(Error::map("OBJECTS"))?;
-        self.profile_objects.set(slot, &inner.profile_objects, 0).map_err(Error::map("PROFILE_OBJECTS"))?;
-        self.profiles.set(slot, &inner.profiles, 0).map_err(Error::map("PROFILES"))?;
-        self.networks.set(slot, &inner.networks, 0).map_err(Error::map("NETWORKS"))
+        let Inner { files, profiles, networks } = inner;
+        self.filters.set(slot, &files.filter, 0).map_err(Error::map("FILTERS"))?;
+        self.objects.set(slot, &files.objects, 0).map_err(Error::map("OBJECTS"))?;
+        self.names.set(slot, &files.names, 0).map_err(Error::map("NAMES"))?;
+        self.shapes.set(slot, &files.shapes, 0).map_err(Error::map("SHAPES"))?;
+        self.places.set(slot, &files.places, 0).map_err(Error::map("PLACES"))?;
+        self.sides.set(slot, &files.sides, 0).map_err(Error::map("SIDES"))?;
+        self.profiles.set(slot, profiles, 0).map_err(Error::map("PROFILES"))?;
+        self.networks.set(slot, networks, 0).map_err(Error::map("NETWORKS"))
+    }
+
+    /// The inner maps about files of the generation in force.
+    fn in_force(&self) -> Result<Files, Error> {
+        let slot = self.generation()? & 1;
+        Ok(Files {
+            filter: self.filters.get(&slot, 0).map_err(Error::map("FILTERS"))?,
+            objects: self.objects.get(&slot, 0).map_err(Error::map("OBJECTS"))?,
+            names: self.names.get(&slot, 0).map_err(Error::map("NAMES"))?,
+            shapes: self.shapes.get(&slot, 0).map_err(Error::map("SHAPES"))?,
+            places: self.places.get(&slot, 0).map_err(Error::map("PLACES"))?,
+            sides: self.sides.get(&slot, 0).map_err(Error::map("SIDES"))?,
+        })
+    }
+
+    /// Adds entries to the generation in force, in an order in which nobody sees half of them.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for them.
+    pub fn add(&mut self, entries: &Entries) -> Result<(), Error> {
+        self.in_force()?.add(entries)
+    }
+
+    /// Takes sides away from the generation in force, those of a session that has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn remove_sides(&mut self, sides: &[SideKey]) -> Result<(), Error> {
+        let mut files = self.in_force()?;
+        for side in sides {
+            match files.sides.remove(side) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(MapError::SyscallError(error))
+                    if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::map("SIDES")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All that the generation in force says of files, as the kernel has it; with it its profiles.
+    ///
+    /// # Errors
+    ///
+    /// If a map can't be read.
+    pub fn read(&self) -> Result<Compiled, Error> {
+        let files = self.in_force()?;
+        let profiles: Profiles =
+            self.profiles.get(&(self.generation()? & 1), 0).map_err(Error::map("PROFILES"))?;
+        let profiles = (0u32..).zip(profiles.iter());
+        let profiles = profiles.map(|(index, profile)| Ok((index, profile.map_err(Error::map("PROFILES"))?)));
+        let profiles = profiles.collect::<Result<Vec<_>, Error>>()?;
+        let mut filter = Vec::new();
+        let mut suffixes = 0;
+        for (word, bits) in (0u32..).zip(files.filter.iter()) {
+            let bits = bits.map_err(Error::map("FILTERS"))?;
+            if word == FILTER_WORDS {
+                suffixes = u32::try_from(bits).unwrap_or(u32::MAX);
+            } else if bits != 0 {
+                filter.push((word, bits));
+            }
+        }
+        Ok(Compiled {
+            files: Entries {
+                sides: all("SIDES", &files.sides)?,
+                places: all("PLACES", &files.places)?,
+                filter,
+                shapes: all("SHAPES", &files.shapes)?,
+                objects: all("OBJECTS", &files.objects)?,
+                names: all("NAMES", &files.names)?,
+            },
+            suffixes,
+            profiles: profiles
+                .into_iter()
+                .filter(|(_, profile)| profile.flags & Profile::PRESENT != 0)
+                .collect(),
+            networks: Vec::new(),
+        })
     }
 }
 
-/// A map has room for one entry at least.
+fn all<K: Pod, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) -> Result<Vec<(K, V)>, Error> {
+    map.iter().map(|entry| entry.map_err(Error::map(name))).collect()
+}
+
+/// Room for so many entries and those of sessions.
 fn room(entries: usize) -> u32 {
-    u32::try_from(entries).unwrap_or(u32::MAX).max(1)
+    u32::try_from(entries.saturating_add(SPARE)).unwrap_or(u32::MAX)
+}
+
+fn table<K: Pod, V: Pod>(name: &'static str, entries: usize) -> Result<HashMap<MapData, K, V>, Error> {
+    HashMap::create(room(entries), NO_PREALLOC).map_err(Error::map(name))
+}
+
+fn put<K: Pod, V: Pod>(
+    name: &'static str,
+    map: &mut HashMap<MapData, K, V>,
+    entries: &[(K, V)],
+) -> Result<(), Error> {
+    entries.iter().try_for_each(|(key, value)| map.insert(key, value, 0).map_err(Error::map(name)))
+}
+
+impl Files {
+    fn new(entries: &Entries, suffixes: u32) -> Result<Self, Error> {
+        let mut filter = Filter::create(FILTER_WORDS + 1, 0).map_err(Error::map("FILTERS"))?;
+        filter.set(FILTER_WORDS, u64::from(suffixes), 0).map_err(Error::map("FILTERS"))?;
+        let mut files = Self {
+            filter,
+            objects: table("OBJECTS", entries.objects.len())?,
+            names: table("NAMES", entries.names.len())?,
+            shapes: table("SHAPES", entries.shapes.len())?,
+            places: table("PLACES", entries.places.len())?,
+            sides: table("SIDES", entries.sides.len())?,
+        };
+        files.add(entries)?;
+        Ok(files)
+    }
+
+    /// What is named by others comes first; what makes a walk look, last.
+    fn add(&mut self, entries: &Entries) -> Result<(), Error> {
+        let Entries { sides, places, filter, shapes, objects, names } = entries;
+        put("SIDES", &mut self.sides, sides)?;
+        put("PLACES", &mut self.places, places)?;
+        put("OBJECTS", &mut self.objects, objects)?;
+        put("NAMES", &mut self.names, names)?;
+        put("SHAPES", &mut self.shapes, shapes)?;
+        filter
+            .iter()
+            .try_for_each(|(word, bits)| self.filter.set(*word, bits, 0).map_err(Error::map("FILTERS")))
+    }
 }
 
 fn fill(compiled: &Compiled) -> Result<Inner, Error> {
-    let mut objects = Objects::create(room(compiled.objects.len()), 0).map_err(Error::map("OBJECTS"))?;
-    for (key, entry) in &compiled.objects {
-        objects.insert(key, entry, 0).map_err(Error::map("OBJECTS"))?;
-    }
-    let mut profile_objects = ProfileObjects::create(room(compiled.profile_objects.len()), 0)
-        .map_err(Error::map("PROFILE_OBJECTS"))?;
-    for (key, entry) in &compiled.profile_objects {
-        profile_objects.insert(key, entry, 0).map_err(Error::map("PROFILE_OBJECTS"))?;
-    }
+    let Compiled { files, suffixes, profiles: all_profiles, networks: all_networks } = compiled;
+    let files = Files::new(files, *suffixes)?;
     let mut profiles = Profiles::create(MAX_PROFILES, 0).map_err(Error::map("PROFILES"))?;
-    for (index, profile) in &compiled.profiles {
+    for (index, profile) in all_profiles {
         profiles.set(*index, profile, 0).map_err(Error::map("PROFILES"))?;
     }
-    let mut networks =
-        Networks::create(room(compiled.networks.len()), NO_PREALLOC).map_err(Error::map("NETWORKS"))?;
-    for (bits, key, entry) in &compiled.networks {
+    let networks = u32::try_from(all_networks.len()).unwrap_or(u32::MAX).max(1);
+    let mut networks = Networks::create(networks, NO_PREALLOC).map_err(Error::map("NETWORKS"))?;
+    for (bits, key, entry) in all_networks {
         networks.insert(&Key::new(*bits, *key), entry, 0).map_err(Error::map("NETWORKS"))?;
     }
-    Ok(Inner { objects, profile_objects, profiles, networks })
+    Ok(Inner { files, profiles, networks })
 }

@@ -100,7 +100,7 @@ pub fn explain_path<T: Tables>(
     let fail = |source| ExplainError::Lookup { path: path.into(), source };
     let mut walk = Walk::new(profile, binding, op);
     walk::walk(view, &mut walk, &walk::levels(fs, &object, &missing).map_err(fail)?);
-    if op == Op::WRITE && missing.is_empty() && object.device.is_some() {
+    if opened && object.device.is_some() {
         walk.ignore_scope();
     }
     walk.finish(view.tables).map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)

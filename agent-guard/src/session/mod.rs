@@ -49,6 +49,34 @@ pub struct Session {
     pub root_pid: u32,
     /// Its terminal in the kernel's encoding; 0 for none.
     pub tty: u32,
+    /// What its own paths are kept under; 0 for none.
+    #[serde(default)]
+    pub binding: u32,
+    /// Its own paths.
+    #[serde(default)]
+    pub paths: Option<OwnPaths>,
+}
+
+/// What `${cwd}`, `${home}` and `${tmp}` stood for when a session began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnPaths {
+    /// Where it was started.
+    pub cwd: PathBuf,
+    /// Home directory of the user who started it.
+    pub home: Option<PathBuf>,
+    /// Temporary files.
+    pub tmp: PathBuf,
+    /// The objects that these were, in this order: device, inode number, inode generation. A session that puts something
+    /// else in such a place doesn't get it.
+    pub objects: Vec<(u32, u64, u32)>,
+}
+
+impl OwnPaths {
+    /// The paths that there are.
+    #[must_use]
+    pub fn all(&self) -> Vec<PathBuf> {
+        [Some(&self.cwd), self.home.as_ref(), Some(&self.tmp)].into_iter().flatten().cloned().collect()
+    }
 }
 
 impl Session {

@@ -1,8 +1,13 @@
-//! `bpf(2)` for map types that aya doesn't know.
+//! `bpf(2)` for what aya doesn't know: task storage, and iterators over one process.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd},
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
 use aya::Pod;
@@ -12,6 +17,11 @@ pub const NO_EXIST: u64 = 1;
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_ITER_CREATE: libc::c_int = 33;
+/// `BPF_TRACE_ITER`, of `enum bpf_attach_type`.
+const BPF_TRACE_ITER: u32 = 28;
 
 /// Part of `union bpf_attr` for commands on map elements (`include/uapi/linux/bpf.h`).
 #[repr(C)]
@@ -23,12 +33,85 @@ struct Element {
     flags: u64,
 }
 
-fn call(command: libc::c_int, element: &mut Element) -> io::Result<()> {
-    // SAFETY: the attributes are of that size; key and value point to values of the map's own sizes, which live
-    // as long as the call.
+fn call<T>(command: libc::c_int, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the attributes are of that size, and what they point to lives as long as the call.
     let code =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(element), size_of::<Element>()) };
-    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attributes), size_of::<T>()) };
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(code) }
+}
+
+/// A call that returns a descriptor.
+fn open<T>(command: libc::c_int, attributes: &mut T) -> io::Result<OwnedFd> {
+    let fd = call(command, attributes)?;
+    let fd = libc::c_int::try_from(fd).map_err(io::Error::other)?;
+    // SAFETY: the call has made it for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens something that is pinned.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Get {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    open(BPF_OBJ_GET, &mut Get { path: path.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 })
+}
+
+/// Ties an iterator program to one process (`bpf_iter_link_info.task.pid`, Linux 6.1): its own, as this process sees it.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn link_task_iterator(program: BorrowedFd<'_>, pid: u32) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Info {
+        tid: u32,
+        pid: u32,
+        pid_fd: u32,
+        pad: u32,
+    }
+    #[repr(C)]
+    struct Create {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        info: u64,
+        info_len: u32,
+        pad: u32,
+    }
+    let info = Info { tid: 0, pid, pid_fd: 0, pad: 0 };
+    let mut create = Create {
+        program: program.as_raw_fd().cast_unsigned(),
+        target: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        info: std::ptr::from_ref(&info).expose_provenance() as u64,
+        info_len: u32::try_from(size_of::<Info>()).unwrap_or_default(),
+        pad: 0,
+    };
+    open(BPF_LINK_CREATE, &mut create)
+}
+
+/// Begins to read an iterator.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn open_iterator(link: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Create {
+        link: u32,
+        flags: u32,
+    }
+    open(BPF_ITER_CREATE, &mut Create { link: link.as_raw_fd().cast_unsigned(), flags: 0 })
 }
 
 /// Writes an element.
@@ -44,7 +127,7 @@ pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V, flags: u6
         value: std::ptr::from_ref(value).expose_provenance() as u64,
         flags,
     };
-    call(BPF_MAP_UPDATE_ELEM, &mut element)
+    call(BPF_MAP_UPDATE_ELEM, &mut element).map(|_| ())
 }
 
 /// Reads an element; false if there is none.
@@ -61,7 +144,7 @@ pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &mut V) -> io
         flags: 0,
     };
     match call(BPF_MAP_LOOKUP_ELEM, &mut element) {
-        Ok(()) => Ok(true),
+        Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
     }

@@ -1,10 +1,26 @@
 //! Names of users, and who belongs to a group.
 
-use std::{ffi::CStr, fs};
+use std::{
+    ffi::{CStr, OsStr},
+    fs,
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+};
 
 /// Name of a user, if the host knows one.
 #[must_use]
 pub fn user_name(uid: u32) -> Option<String> {
+    about(uid).map(|(name, _)| name)
+}
+
+/// Home directory of a user, if the host knows one.
+#[must_use]
+pub fn home_of(uid: u32) -> Option<PathBuf> {
+    about(uid).map(|(_, home)| home).filter(|home| home.is_absolute())
+}
+
+/// Name and home directory of a user.
+fn about(uid: u32) -> Option<(String, PathBuf)> {
     let mut buffer = vec![0; 4096];
     // SAFETY: zeroes are a valid value of this plain structure.
     let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
@@ -12,12 +28,12 @@ pub fn user_name(uid: u32) -> Option<String> {
     // SAFETY: all pointers are valid for the lengths given, and outlive the call.
     let code =
         unsafe { libc::getpwuid_r(uid, &raw mut entry, buffer.as_mut_ptr(), buffer.len(), &raw mut found) };
-    if code != 0 || found.is_null() || entry.pw_name.is_null() {
+    if code != 0 || found.is_null() || entry.pw_name.is_null() || entry.pw_dir.is_null() {
         return None;
     }
-    // SAFETY: the call filled in a string in our buffer, ended by a zero byte.
-    let name = unsafe { CStr::from_ptr(entry.pw_name) };
-    Some(name.to_string_lossy().into_owned())
+    // SAFETY: the call filled in strings in our buffer, each ended by a zero byte.
+    let (name, home) = unsafe { (CStr::from_ptr(entry.pw_name), CStr::from_ptr(entry.pw_dir)) };
+    Some((name.to_string_lossy().into_owned(), PathBuf::from(OsStr::from_bytes(home.to_bytes()))))
 }
 
 /// Whether a user belongs to a group: as primary group or as a member in `/etc/group`.

@@ -4,6 +4,7 @@ pub(crate) mod apt;
 pub(crate) mod image;
 pub(crate) mod kernels;
 pub(crate) mod rootfs;
+pub(crate) mod toolchain;
 pub(crate) mod tools;
 
 use std::fs::File;
@@ -43,12 +44,14 @@ pub(crate) fn command(project: &Project, args: &SetupArgs) -> Result<()> {
     let series: Vec<String> =
         if args.kernel.is_empty() { SERIES.map(str::to_owned).to_vec() } else { args.kernel.clone() };
     let ready = ensure(project, &series, args.update)?;
+    let toolchain = ensure_toolchain(project)?;
     if let Err(error) = deny(project) {
         note("setup", format!("cargo-deny: left out, licences won't be checked: {error:#}"));
     }
     note("setup", format!("QEMU: {}", tools::qemu_version()?));
     note("setup", format!("bpf-linker: {}", tools::BPF_LINKER));
     note("setup", format!("root file system: {}", ready.rootfs.display()));
+    note("setup", format!("toolchain: {}", toolchain.display()));
     for kernel in &ready.kernels {
         note("setup", format!("kernel {}: {} {}", kernel.name, kernel.release, kernel.version));
     }
@@ -68,6 +71,21 @@ pub(crate) fn ensure_build(project: &Project) -> Result<()> {
     let _lock = lock(project)?;
     tools::ensure_rust_src()?;
     tools::ensure_bpf_linker(project)
+}
+
+/// The disk with the tools that real workloads need; who runs none doesn't wait for it.
+pub(crate) fn ensure_toolchain(project: &Project) -> Result<PathBuf> {
+    let _lock = lock(project)?;
+    let image = toolchain::file(project);
+    if image.is_file() {
+        return Ok(image);
+    }
+    let rights = run::rights();
+    if rights == Rights::None {
+        bail!("{}", by_hand(project));
+    }
+    tools::ensure_programs(project, rights)?;
+    toolchain::ensure(project, rights)
 }
 
 /// The licence checker.
@@ -132,6 +150,10 @@ fn by_hand(project: &Project) -> String {
             "  a root file system image, {} (built by mmdebstrap as root)\n",
             rootfs.display()
         ));
+    }
+    let toolchain = toolchain::file(project);
+    if !toolchain.is_file() {
+        text.push_str(&format!("  the disk of tools, {} (built in the same way)\n", toolchain.display()));
     }
     text.push_str(&format!(
         "run `AGENT_GUARD_CACHE={} cargo xtask setup` as root once, then go on as yourself",

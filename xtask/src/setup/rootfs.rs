@@ -63,7 +63,7 @@ pub(crate) fn ensure(project: &Project, rights: Rights) -> Result<PathBuf> {
     let tree = work.path().join("tree");
     let made = build(&archive, rights, &suite, &tree).and_then(|()| {
         let raw = work.path().join("rootfs.ext4");
-        pack(rights, &tree, &raw)?;
+        pack(rights, &tree, &raw, "root", 2048)?;
         std::fs::rename(&raw, &image).with_context(|| format!("can't put {} in its place", image.display()))
     });
     // The tree belongs to root: a plain removal would leave it behind.
@@ -101,14 +101,15 @@ fn build(archive: &Archive, rights: Rights, suite: &str, tree: &Path) -> Result<
     run::patiently("setup", "root file system", || run::quiet(&mut command))
 }
 
-fn pack(rights: Rights, tree: &Path, image: &Path) -> Result<()> {
+/// Makes an ext4 image of a tree that belongs to root; `spare` is the free space wanted, in MiB.
+pub(super) fn pack(rights: Rights, tree: &Path, image: &Path, label: &str, spare: u64) -> Result<()> {
     if rights == Rights::Root {
-        return make_ext4(image, tree, "root", 2048);
+        return make_ext4(image, tree, label, spare);
     }
     // Only root may read the whole tree: let it make the image, and take the image over.
     let mke2fs = run::which("mke2fs").context("mke2fs is missing")?;
     let mut command = run::as_root(rights, mke2fs)?;
-    command.args(["-q", "-F", "-t", "ext4", "-L", "root", "-m", "0", "-d"]);
+    command.args(["-q", "-F", "-t", "ext4", "-L", label, "-m", "0", "-d"]);
     run::quiet(command.arg(tree).arg(image).arg("3072M"))?;
     let me = format!("{}:{}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
     run::quiet(run::as_root(rights, "chown")?.arg(me).arg(image))

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: static checks, unit tests, and scenarios in guests.
 
 mod checks;
+mod known;
 mod report;
 mod scenarios;
 
@@ -47,6 +48,9 @@ pub(crate) struct TestArgs {
     /// No scenarios
     #[arg(long, conflicts_with_all = ["no_unit", "kernel", "only"])]
     no_vm: bool,
+    /// Scenarios that are meant for one kernel on all of them, and races as long as they deserve
+    #[arg(long)]
+    thorough: bool,
     /// Guests side by side
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
@@ -88,11 +92,20 @@ fn scenarios(project: &Project, args: &TestArgs, report: &Report) -> Result<()> 
     }
     let built = build::build(project, &BuildArgs::default())?;
     let package = package::for_guest(project, &built)?;
-    let known = scenarios::list(built.scenarios()?)?;
-    let chosen = scenarios::choose(&known, &args.only)?;
+    let known = known::list(built.scenarios()?)?;
+    let chosen = known::choose(&known, &args.only)?;
     if chosen.is_empty() {
         bail!("there are no scenarios");
     }
+    // Who names a scenario wants it, on whichever kernel.
+    let marked = !args.thorough && args.only.is_empty();
+    let chosen: Vec<_> =
+        if marked { chosen } else { chosen.into_iter().map(known::Scenario::everywhere).collect() };
+    let toolchain = if chosen.iter().any(|scenario| scenario.needs(known::Disk::Toolchain)) {
+        Some(setup::ensure_toolchain(project)?)
+    } else {
+        None
+    };
     let limits = scenarios::Limits {
         scenario: Duration::from_secs(args.limit),
         silence: Duration::from_secs(args.silence),
@@ -102,6 +115,8 @@ fn scenarios(project: &Project, args: &TestArgs, report: &Report) -> Result<()> 
         rootfs: &rootfs,
         built: &built,
         package: package.as_deref().context("the product wasn't built")?,
+        toolchain: toolchain.as_deref(),
+        thorough: args.thorough,
         limits,
         report,
     };

@@ -4,76 +4,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use serde::Deserialize;
 
+use super::known::{Disk, Group, Scenario};
 use super::report::{Record, Report, Verdict};
 use crate::build::Built;
 use crate::project::Project;
-use crate::run;
 use crate::setup::kernels::Kernel;
 use crate::vm::machine::{self, Ending, Sink};
 use crate::vm::payload::{Job, Payload};
 use crate::vm::{Mode, Run};
 
 const PROGRAM: &str = "/opt/agent-guard-tests/scenarios";
-
-/// A scenario as the program describes it.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Scenario {
-    name: String,
-    boot: Boot,
-    /// Words for the kernel's command line; a guest of its own then.
-    #[serde(default)]
-    cmdline: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Boot {
-    Direct,
-    Systemd,
-}
-
-impl From<Boot> for Mode {
-    fn from(boot: Boot) -> Self {
-        match boot {
-            Boot::Direct => Self::Direct,
-            Boot::Systemd => Self::Systemd,
-        }
-    }
-}
-
-/// Asks the program for all scenarios.
-pub(crate) fn list(program: &Path) -> Result<Vec<Scenario>> {
-    let text = run::capture(Command::new(program).arg("list"))?;
-    text.lines()
-        .filter(|line| !line.trim().is_empty())
-        .map(|line| serde_json::from_str(line).with_context(|| format!("`scenarios list` said: {line}")))
-        .collect()
-}
-
-/// The scenarios with these names, or all.
-pub(crate) fn choose(known: &[Scenario], only: &[String]) -> Result<Vec<Scenario>> {
-    if only.is_empty() {
-        return Ok(known.to_vec());
-    }
-    let mut chosen = Vec::new();
-    for name in only {
-        match known.iter().find(|scenario| scenario.name == *name) {
-            Some(scenario) => chosen.push(scenario.clone()),
-            None => {
-                let names: Vec<&str> = known.iter().map(|s| s.name.as_str()).collect();
-                bail!("there is no scenario `{name}`; known are:\n  {}", names.join("\n  "));
-            }
-        }
-    }
-    Ok(chosen)
-}
 
 /// How long scenarios may take.
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +36,10 @@ pub(crate) struct Guests<'a> {
     pub(crate) rootfs: &'a Path,
     pub(crate) built: &'a Built,
     pub(crate) package: &'a Path,
+    /// The disk of tools, if a scenario needs it.
+    pub(crate) toolchain: Option<&'a Path>,
+    /// Take the time that scenarios would like to have.
+    pub(crate) thorough: bool,
     pub(crate) limits: Limits,
     pub(crate) report: &'a Report,
 }
@@ -99,6 +49,7 @@ struct Batch<'a> {
     kernel: &'a Kernel,
     mode: Mode,
     cmdline: Option<String>,
+    disk: Option<Disk>,
     names: Vec<String>,
 }
 
@@ -107,21 +58,24 @@ impl Guests<'_> {
     pub(crate) fn run(&self, kernels: &[Kernel], scenarios: &[Scenario], jobs: usize) {
         let mut batches = VecDeque::new();
         // Groups in the order of their first scenario, direct boots first: they are the long ones.
-        let mut groups: Vec<(Mode, Option<String>)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         for mode in [Mode::Direct, Mode::Systemd] {
-            for scenario in scenarios.iter().filter(|scenario| Mode::from(scenario.boot) == mode) {
-                let group = (mode, scenario.cmdline.clone());
+            for scenario in scenarios.iter().filter(|scenario| scenario.group().0 == mode) {
+                let group = scenario.group();
                 if !groups.contains(&group) {
                     groups.push(group);
                 }
             }
         }
-        for (mode, cmdline) in groups {
+        for group in groups {
             for kernel in kernels {
-                let here =
-                    |scenario: &&Scenario| Mode::from(scenario.boot) == mode && scenario.cmdline == cmdline;
-                let names = scenarios.iter().filter(here).map(|scenario| scenario.name.clone()).collect();
-                batches.push_back(Batch { kernel, mode, cmdline: cmdline.clone(), names });
+                let here = |scenario: &&Scenario| scenario.group() == group && scenario.wants(kernel);
+                let names: Vec<String> =
+                    scenarios.iter().filter(here).map(|scenario| scenario.name.clone()).collect();
+                if !names.is_empty() {
+                    let (mode, cmdline, disk) = group.clone();
+                    batches.push_back(Batch { kernel, mode, cmdline, disk, names });
+                }
             }
         }
         let queue = Mutex::new(batches);
@@ -168,6 +122,9 @@ impl Guests<'_> {
         if batch.cmdline.is_some() {
             name.push_str("-cmdline");
         }
+        if batch.disk == Some(Disk::Toolchain) {
+            name.push_str("-toolchain");
+        }
         if boots > 1 {
             name.push_str(&format!("-{boots}"));
         }
@@ -179,9 +136,13 @@ impl Guests<'_> {
         for name in names {
             argv.extend(["--only".to_owned(), name.clone()]);
         }
+        let mut env = BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]);
+        if self.thorough {
+            env.insert("AGENT_GUARD_THOROUGH".to_owned(), "1".to_owned());
+        }
         let job = Job {
             argv,
-            env: BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]),
+            env,
             cwd: "/root".into(),
             terminal: None,
             service: (batch.mode == Mode::Systemd).then(|| "agent-guard.service".to_owned()),
@@ -197,7 +158,8 @@ impl Guests<'_> {
         };
         let words: Vec<String> =
             batch.cmdline.iter().flat_map(|words| words.split(' ')).map(str::to_owned).collect();
-        let boot = run.boot(batch.mode, &words, logs)?;
+        let mut boot = run.boot(batch.mode, &words, logs)?;
+        boot.toolchain = self.toolchain.filter(|_| batch.disk == Some(Disk::Toolchain));
         let payload = Payload {
             built: self.built,
             package: Some(self.package),

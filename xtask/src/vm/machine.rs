@@ -24,6 +24,8 @@ pub(crate) struct Boot<'a> {
     pub(crate) kernel: &'a Kernel,
     /// The root file system's image, which stays as it is.
     pub(crate) rootfs: &'a Path,
+    /// The disk of tools, for guests that need them; it stays as it is, too.
+    pub(crate) toolchain: Option<&'a Path>,
     /// Hardware or emulation.
     pub(crate) accel: Accel,
     /// How user space starts; none for a trial that ends there.

@@ -51,6 +51,8 @@ pub(crate) enum Accel {
     Kvm,
     /// QEMU.
     Tcg,
+    /// QEMU, counting: one processor, whose every instruction takes a nanosecond of the guest's time.
+    Counting,
 }
 
 /// What to run where.
@@ -199,6 +201,7 @@ impl Run<'_> {
         let mut boot = Boot {
             kernel: self.kernel,
             rootfs: self.rootfs,
+            toolchain: None,
             accel: Accel::Tcg,
             mode: Some(mode),
             append,

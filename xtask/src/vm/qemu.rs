@@ -54,8 +54,10 @@ pub(crate) fn start(boot: &Boot<'_>, dir: &Path, initramfs: &Path) -> Result<Chi
     match boot.accel {
         Accel::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
         Accel::Tcg => command.args(["-accel", "tcg,thread=multi", "-cpu", "max"]),
+        Accel::Counting => command.args(["-accel", "tcg,thread=single", "-cpu", "max", "-icount", "shift=0"]),
     };
-    command.args(["-smp", "2", "-m", "1024"]);
+    let processors = if boot.accel == Accel::Counting { "1" } else { "2" };
+    command.args(["-smp", processors, "-m", "1024"]);
     command.arg("-kernel").arg(&boot.kernel.image).arg("-initrd").arg(initramfs);
     command.arg("-append").arg(kernel_command_line(boot));
     disks(&mut command, boot, dir);
@@ -100,6 +102,9 @@ fn disks(command: &mut Command, boot: &Boot<'_>, dir: &Path) {
     disk("modules", &boot.kernel.modules_image, "readonly=on");
     disk("payload", &dir.join("payload.tar"), "readonly=on");
     disk("results", &dir.join("results.tar"), "readonly=off");
+    if let Some(toolchain) = boot.toolchain {
+        disk("toolchain", toolchain, "snapshot=on");
+    }
 }
 
 fn channels(command: &mut Command, dir: &Path) {

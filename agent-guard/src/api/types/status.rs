@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 pub enum HookState {
     /// It judges.
     Attached,
-    /// This kernel doesn't have it, or refused it.
+    /// No rule of the policy needs it, so it isn't attached and costs nothing.
+    Idle,
+    /// This kernel doesn't have it.
     Absent,
 }
 

@@ -15,7 +15,6 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("unlink", |a| args(a).map(|[name]| sys::unlink(name))),
     ("unlink-relative", unlink_relative),
     ("unlink-dirfd", unlink_dirfd),
-    ("unlink-32bit", unlink_32bit),
     ("rmdir", |a| args(a).map(|[name]| errno_of(std::fs::remove_dir(name)))),
     ("truncate", truncate),
     ("ftruncate-fd", ftruncate_fd),
@@ -35,7 +34,8 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("openat2-beneath", openat2_beneath),
     ("reopen-proc", |a| reopened(a, libc::O_RDONLY)),
     ("reopen-opath", |a| reopened(a, libc::O_PATH)),
-    ("open-handle", open_handle),
+    ("open-handle", |a| open_handle(a, libc::O_WRONLY)),
+    ("open-handle-read", |a| open_handle(a, libc::O_RDONLY)),
     ("mknod", |a| node(a, FileType::RegularFile)),
     ("mkfifo", |a| node(a, FileType::Fifo)),
     ("bind-unix", |a| args(a).map(|[name]| errno_of(std::os::unix::net::UnixDatagram::bind(name)))),
@@ -77,47 +77,6 @@ fn split(name: &str) -> Result<(&Path, &str)> {
     let whole = Path::new(name);
     let last = whole.file_name().and_then(|last| last.to_str()).context("the path has no last name")?;
     Ok((whole.parent().context("the path has no directory")?, last))
-}
-
-/// As a 32-bit program asks for it. In a child: a kernel without such calls ends it with a signal.
-#[cfg(target_arch = "x86_64")]
-fn unlink_32bit(a: &[&str]) -> Result<i32> {
-    /// `__NR_unlink` of i386.
-    const UNLINK: i32 = 10;
-    const PAGE: usize = 4096;
-    let [name] = args(a)?;
-    let name = path(name)?;
-    let bytes = name.as_bytes_with_nul();
-    anyhow::ensure!(bytes.len() <= PAGE, "the path is longer than a page");
-    let (read_write, flags) =
-        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_32BIT);
-    // SAFETY: a new page somewhere below 4 GiB; the kernel chooses where.
-    let page = unsafe { libc::mmap(std::ptr::null_mut(), PAGE, read_write, flags, -1, 0) };
-    anyhow::ensure!(page != libc::MAP_FAILED, "no page below 4 GiB: {}", std::io::Error::last_os_error());
-    // SAFETY: the page has that room, and nobody else has it.
-    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), page.cast::<u8>(), bytes.len()) };
-    let result = sys::in_fork(|| {
-        let mut returned = UNLINK;
-        // SAFETY: the call reads a string at an address that is valid, and clobbers what is listed. The
-        // register for its argument is the compiler's own, so it is exchanged for the time of the call.
-        unsafe {
-            std::arch::asm!(
-                "xchg rbx, {page}", "int 0x80", "xchg rbx, {page}",
-                page = inout(reg) page => _,
-                inout("eax") returned,
-                out("r8") _, out("r9") _, out("r10") _, out("r11") _,
-            );
-        }
-        returned.saturating_neg().max(0)
-    });
-    // SAFETY: mapped above, and unused from here on.
-    unsafe { libc::munmap(page, PAGE) };
-    result
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn unlink_32bit(_: &[&str]) -> Result<i32> {
-    anyhow::bail!("64-bit programs have no 32-bit calls on this architecture")
 }
 
 fn truncate(a: &[&str]) -> Result<i32> {
@@ -189,19 +148,24 @@ struct Handle {
 }
 
 /// By a file handle, which has no path at all.
-fn open_handle(a: &[&str]) -> Result<i32> {
+fn open_handle(a: &[&str], flags: i32) -> Result<i32> {
     let [name] = args(a)?;
     let (dir, _) = split(name)?;
-    let mount = std::fs::File::open(dir).with_context(|| format!("can't open {}", dir.display()))?;
+    // Any directory of the file system will do, so take one that may be read.
+    let mount = std::fs::File::open(dir.parent().unwrap_or(dir))
+        .with_context(|| format!("can't open the directory above {}", dir.display()))?;
     let name = path(name)?;
     let mut handle = Handle { bytes: 128, kind: 0, data: [0; 128] };
     let mut mount_id = 0;
     // SAFETY: the handle states its own room, and lives through both calls.
     let fd = unsafe {
         let at = (&raw mut handle).cast();
-        let named = libc::name_to_handle_at(libc::AT_FDCWD, name.as_ptr(), at, &raw mut mount_id, 0);
-        anyhow::ensure!(named == 0, "it has no handle: {}", std::io::Error::last_os_error());
-        libc::open_by_handle_at(mount.as_raw_fd(), at, libc::O_WRONLY | libc::O_CLOEXEC)
+        match errno(libc::name_to_handle_at(libc::AT_FDCWD, name.as_ptr(), at, &raw mut mount_id, 0)) {
+            0 => {}
+            // A file system that has no handles.
+            failed => return Ok(failed),
+        }
+        libc::open_by_handle_at(mount.as_raw_fd(), at, flags | libc::O_CLOEXEC)
     };
     // The members are the kernel's to read.
     let Handle { bytes: _, kind: _, data: _ } = handle;

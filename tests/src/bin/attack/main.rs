@@ -4,10 +4,17 @@
 //! does the same for each line it reads. What goes wrong on the way to the attempt is told on stderr, with
 //! exit code 2: an attack that couldn't be made must not be mistaken for one that was stopped.
 
+mod compat;
 mod files;
+mod handed;
+mod inplace;
+mod ioctl;
 mod loops;
+mod metadata;
 mod net;
 mod process;
+mod races;
+mod reading;
 mod sys;
 mod uring;
 
@@ -21,8 +28,20 @@ use tests::errno_name;
 type Attack = fn(&[&str]) -> Result<i32>;
 
 /// All attacks, by name.
-const FAMILIES: &[&[(&str, Attack)]] =
-    &[files::ATTACKS, process::ATTACKS, uring::ATTACKS, net::ATTACKS, loops::ATTACKS];
+const FAMILIES: &[&[(&str, Attack)]] = &[
+    files::ATTACKS,
+    metadata::ATTACKS,
+    reading::ATTACKS,
+    inplace::ATTACKS,
+    ioctl::ATTACKS,
+    compat::ATTACKS,
+    handed::ATTACKS,
+    races::ATTACKS,
+    process::ATTACKS,
+    uring::ATTACKS,
+    net::ATTACKS,
+    loops::ATTACKS,
+];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();

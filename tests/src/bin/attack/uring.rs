@@ -2,8 +2,8 @@
 //!
 //! `uring HOW WHAT ARG...`, where HOW is `plain`, `async` or `sqpoll`.
 
-use std::ffi::CString;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use anyhow::{Context, Result, bail};
 use io_uring::{IoUring, opcode, squeue, types};
@@ -11,15 +11,20 @@ use socket2::SockAddr;
 
 use crate::Attack;
 use crate::net;
-use crate::sys::path;
+use crate::sys::{need, open, path};
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[("uring", uring)];
+
+/// An attribute that files don't have yet, and its value.
+const NEW: &CStr = c"user.new";
+const VALUE: &CStr = c"1";
 
 fn uring(a: &[&str]) -> Result<i32> {
     let [how, what, args @ ..] = a else { bail!("usage: uring plain|async|sqpoll WHAT ARG...") };
     match (*what, args) {
         ("connect", [to]) => return connect(how, to),
         ("sendmsg", [to]) => return sendmsg(how, to),
+        ("fsetxattr", [name]) => return fsetxattr(how, name),
         _ => {}
     }
     let names = args.iter().map(|name| path(name)).collect::<Result<Vec<CString>>>()?;
@@ -28,6 +33,7 @@ fn uring(a: &[&str]) -> Result<i32> {
         ("unlink", [name]) => opcode::UnlinkAt::new(here, name.as_ptr()).build(),
         ("rmdir", [name]) => opcode::UnlinkAt::new(here, name.as_ptr()).flags(libc::AT_REMOVEDIR).build(),
         ("rename", [old, new]) => opcode::RenameAt::new(here, old.as_ptr(), here, new.as_ptr()).build(),
+        ("open-read", [name]) => opcode::OpenAt::new(here, name.as_ptr()).flags(libc::O_RDONLY).build(),
         ("open-write", [name]) => opcode::OpenAt::new(here, name.as_ptr()).flags(libc::O_WRONLY).build(),
         ("open-trunc", [name]) => {
             opcode::OpenAt::new(here, name.as_ptr()).flags(libc::O_WRONLY | libc::O_TRUNC).build()
@@ -39,9 +45,12 @@ fn uring(a: &[&str]) -> Result<i32> {
         ("mkdir", [name]) => opcode::MkDirAt::new(here, name.as_ptr()).mode(0o755).build(),
         ("symlink", [name]) => opcode::SymlinkAt::new(here, c"target".as_ptr(), name.as_ptr()).build(),
         ("link", [old, new]) => opcode::LinkAt::new(here, old.as_ptr(), here, new.as_ptr()).build(),
+        ("setxattr", [name]) => {
+            opcode::SetXattr::new(NEW.as_ptr(), VALUE.as_ptr().cast(), name.as_ptr(), 1).build()
+        }
         _ => bail!("io_uring has no {what} with {} arguments here", args.len()),
     };
-    let opens = matches!(*what, "open-write" | "open-trunc" | "create");
+    let opens = matches!(*what, "open-read" | "open-write" | "open-trunc" | "create");
     // The names live until the kernel has answered.
     submit(how, entry, opens)
 }
@@ -74,6 +83,28 @@ fn submit(how: &str, entry: squeue::Entry, opens: bool) -> Result<i32> {
         drop(unsafe { OwnedFd::from_raw_fd(result) });
     }
     Ok(if result < 0 { result.saturating_neg() } else { 0 })
+}
+
+/// Through a descriptor that is open for reading.
+fn fsetxattr(how: &str, name: &str) -> Result<i32> {
+    let file = need("can't open it for reading", open(name, libc::O_RDONLY))?;
+    let fd = types::Fd(file.as_raw_fd());
+    submit(how, opcode::FSetXattr::new(fd, NEW.as_ptr(), VALUE.as_ptr().cast(), 1).build(), false)
+}
+
+/// Changes an open file.
+pub(crate) fn on_fd(fd: RawFd, what: &str) -> Result<i32> {
+    let fd = types::Fd(fd);
+    let entry = match what {
+        "write" => opcode::Write::new(fd, VALUE.as_ptr().cast(), 1).build(),
+        "fallocate" => {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            opcode::Fallocate::new(fd, 4096).mode(mode).build()
+        }
+        "ftruncate" => opcode::Ftruncate::new(fd, 1).build(),
+        other => bail!("io_uring has no {other} for a descriptor here"),
+    };
+    submit("async", entry, false)
 }
 
 fn connect(how: &str, to: &str) -> Result<i32> {

@@ -3,10 +3,11 @@
 use anyhow::{Context, Result};
 
 use crate::Scenario;
-use crate::fixture::guard::{CHANGES, POLICY, line_of, policy, rule};
+use crate::fixture::guard::{CHANGES, line_of, policy, rule};
+use crate::fixture::matrix::{Matrix, Row, UNKNOWN};
 use crate::fixture::process::run;
 use crate::fixture::world::{PROD, Snapshot, WORK};
-use crate::fixture::{Guard, Server, World, same};
+use crate::fixture::{Guard, Server, World};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct(
@@ -16,7 +17,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
     Scenario::direct(
         "files_inherited",
-        "descriptors opened before the session don't truncate",
+        "descriptors opened before the policy changed don't truncate",
         files_inherited,
     ),
     Scenario::direct("files_scope", "the same calls work in the session's scope, untold", files_scope),
@@ -27,38 +28,27 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ),
 ];
 
-/// One attempt and what must be told of it. `{d}` is the directory it is about.
-struct Row {
-    attempt: &'static str,
-    operation: &'static str,
-    hooks: &'static str,
-    /// What the event is about; ends in `*` where the rest isn't known, empty where it has no path.
-    path: &'static str,
-    /// Whether it leaves a trace when it works.
-    changes: bool,
-}
-
-const fn row(attempt: &'static str, operation: &'static str, hooks: &'static str, path: &'static str) -> Row {
-    Row { attempt, operation, hooks, path, changes: true }
+const fn row(attempt: &'static str, operation: &'static str, hook: &'static str, path: &'static str) -> Row {
+    Row::new(attempt, operation, path).by(hook)
 }
 
 /// Opening for writing leaves no trace by itself.
 const fn quiet(
     attempt: &'static str,
     operation: &'static str,
-    hooks: &'static str,
+    hook: &'static str,
     path: &'static str,
 ) -> Row {
-    Row { attempt, operation, hooks, path, changes: false }
+    row(attempt, operation, hook, path).quiet()
 }
 
 /// What changes a file that is there, by whatever name.
-const EXISTING: &[Row] = &[
+pub(crate) const EXISTING: &[Row] = &[
     row("unlink {d}/f", "delete", "path_unlink", "{d}/f"),
     row("unlink {d}/dir/deep/f", "delete", "path_unlink", "{d}/dir/deep/f"),
     row("unlink-relative {d}/f", "delete", "path_unlink", "{d}/f"),
     row("unlink-dirfd {d}/f", "delete", "path_unlink", "{d}/f"),
-    row("unlink-32bit {d}/f", "delete", "path_unlink", "{d}/f"),
+    row("32bit unlink {d}/f", "delete", "path_unlink", "{d}/f"),
     row("unlink {d}/dir/../f", "delete", "path_unlink", "{d}/f"),
     row("unlink /srv//./work/../..{d}/f", "delete", "path_unlink", "{d}/f"),
     row("unlink /proc/self/root{d}/f", "delete", "path_unlink", "{d}/f"),
@@ -75,11 +65,11 @@ const EXISTING: &[Row] = &[
     quiet("openat2-beneath {d}/f", "write", "file_open", "{d}/f"),
     row("reopen-proc {d}/f", "write", "file_open", "{d}/f"),
     row("reopen-opath {d}/f", "write", "file_open", "{d}/f"),
-    quiet("open-handle {d}/f", "write", "file_open", ""),
+    quiet("open-handle {d}/f", "write", "file_open", "").lacks(UNKNOWN),
 ];
 
 /// What makes something new, and what moves something.
-const NEW_AND_MOVED: &[Row] = &[
+pub(crate) const NEW_AND_MOVED: &[Row] = &[
     row("create-new {d}/new", "create", "path_mknod", "{d}/new"),
     row("creat {d}/new", "create", "path_mknod", "{d}/new"),
     row("creat {d}/dir/deep/new", "create", "path_mknod", "{d}/dir/deep/new"),
@@ -90,18 +80,18 @@ const NEW_AND_MOVED: &[Row] = &[
     row("symlink {d}/new", "create", "path_symlink", "{d}/new"),
     row("link {d}/f {d}/new", "create", "path_link", "{d}/new"),
     row("link-fd {d}/f {d}/new", "create", "path_link", "{d}/new"),
-    row("tmpfile-link /srv/work {d}/new", "create", "path_link", "{d}/new"),
+    row("tmpfile-link {w} {d}/new", "create", "path_link", "{d}/new"),
     quiet("tmpfile {d}", "write", "file_open", "{d}/*"),
     row("rename {d}/f {d}/new", "rename", "path_rename", "{d}/f"),
     row("rename {d}/f {d}/g", "rename", "path_rename", "{d}/f"),
     row("rename {d}/dir {d}/new", "rename", "path_rename", "{d}/dir"),
     row("rename-noreplace {d}/f {d}/new", "rename", "path_rename", "{d}/f"),
     row("rename-exchange {d}/f {d}/g", "rename", "path_rename", "{d}/f"),
-    row("rename-whiteout {d}/f {d}/new", "rename", "path_rename", "{d}/f"),
+    row("rename-whiteout {d}/f {d}/new", "rename", "path_rename", "{d}/f").lacks(UNKNOWN),
 ];
 
 /// The same through io_uring.
-const RING: &[Row] = &[
+pub(crate) const RING: &[Row] = &[
     row("uring plain unlink {d}/f", "delete", "path_unlink", "{d}/f"),
     row("uring async unlink {d}/f", "delete", "path_unlink", "{d}/f"),
     row("uring sqpoll unlink {d}/f", "delete", "path_unlink", "{d}/f"),
@@ -149,112 +139,49 @@ fn fill(world: &World) -> Result<()> {
     Ok(())
 }
 
-/// An attempt that must work. None if this machine can't do it at all.
-fn control(server: &mut Server, attempt: &str, changes: bool) -> Result<Option<()>> {
-    let before = (Snapshot::of(PROD)?, Snapshot::of(WORK)?);
-    let answer = server.ask(attempt)?;
-    // Only what a kernel or file system may lack for good may be left out.
-    let may_lack = attempt.starts_with("unlink-32bit ") || attempt.starts_with("rename-whiteout ");
-    if may_lack && answer != "ok" && answer != "EPERM" {
-        eprintln!("{attempt}: not possible on this machine: {answer}");
-        return Ok(None);
-    }
-    same(&format!("{attempt}, which must work"), answer.as_str(), "ok")?;
-    if changes {
-        before.0.changed(PROD).or_else(|_| before.1.changed(WORK)).with_context(|| attempt.to_owned())?;
-    }
-    Ok(Some(()))
-}
-
 fn files_denied() -> Result<()> {
     let world = World::new()?;
+    let mut matrix = Matrix::new(&world, fill, &[EXISTING, NEW_AND_MOVED, RING, ACROSS]);
+    matrix.controls(&mut Server::outside()?)?;
     let text = policy(&rule(PROD, CHANGES, "deny"));
     let line = line_of(&text, "path = \"/srv/prod\"")?;
     let mut guard = Guard::start(&text)?;
-    let (mut outside, mut inside) = (Server::outside()?, Server::inside(&guard)?);
-    for row in [EXISTING, NEW_AND_MOVED, RING, ACROSS].into_iter().flatten() {
-        let attempt = row.attempt.replace("{d}", PROD);
-        fill(&world)?;
-        if control(&mut outside, &attempt, row.changes)?.is_none() {
-            continue;
-        }
-        fill(&world)?;
-        let before = (Snapshot::of(PROD)?, Snapshot::of(WORK)?);
-        let mark = guard.events.mark()?;
-        inside.expect(&attempt, "EPERM")?;
-        before.0.unchanged(PROD).with_context(|| attempt.clone())?;
-        before.1.unchanged(WORK).with_context(|| attempt.clone())?;
-        told(&mut guard, mark, row, &attempt, line)?;
-    }
+    let mut inside = Server::inside(&guard)?;
+    matrix.denied(&mut guard, &mut inside, line)?;
     guard.stop()
-}
-
-/// The denial is an event that says what, where, by which hook and because of which rule.
-fn told(
-    guard: &mut Guard,
-    mark: crate::fixture::event::Mark,
-    row: &Row,
-    attempt: &str,
-    line: u64,
-) -> Result<()> {
-    let event = guard.events.wait(mark, attempt, |event| event.judged("deny"))?;
-    same(&format!("{attempt}: operation"), event.field("operation").as_str(), row.operation)?;
-    let hook = event.field("hook");
-    same(&format!("{attempt}: hook"), hook.as_str(), row.hooks)?;
-    same(&format!("{attempt}: errno"), event.field("errno").as_str(), "-1")?;
-    same(&format!("{attempt}: profile"), event.field("profile").as_str(), crate::fixture::PROFILE)?;
-    let path = row.path.replace("{d}", PROD);
-    if path.is_empty() {
-        return Ok(());
-    }
-    anyhow::ensure!(event.about(&path), "{attempt}: the event isn't about {path}: {}", event.0);
-    same(&format!("{attempt}: source"), event.field("source").as_str(), "rule")?;
-    let file = event.field("rule_file");
-    anyhow::ensure!(file.ends_with(POLICY), "{attempt}: rule of {file:?}");
-    same(&format!("{attempt}: line of the rule"), event.field("rule_line"), line.to_string())
 }
 
 fn files_scope() -> Result<()> {
     let world = World::new()?;
     let mut guard = Guard::start(&policy(&rule(PROD, CHANGES, "deny")))?;
     let mut inside = Server::inside(&guard)?;
-    let mark = guard.events.mark()?;
-    for row in [EXISTING, NEW_AND_MOVED, RING].into_iter().flatten() {
-        let attempt = row.attempt.replace("{d}", WORK);
-        world.fresh()?;
-        control(&mut inside, &attempt, row.changes)?;
-    }
-    // Reading a protected file is nobody's business.
-    world.fresh()?;
+    let matrix = Matrix::new(&world, |_| Ok(()), &[EXISTING, NEW_AND_MOVED, RING]);
+    matrix.in_scope(&mut guard, &mut inside)?;
+    // Reading what isn't named is nobody's business.
     inside.expect("open-read /srv/prod/f", "ok")?;
-    guard.settle()?;
-    let is_marker = |event: &crate::fixture::Event| event.field("path").contains("/marker-");
-    guard.events.none(mark, "in scope, but an event", |event| event.is("judged") && !is_marker(event))?;
     guard.stop()
 }
 
-/// A descriptor that the shell opened before the session began.
+/// A descriptor that was opened while the policy allowed it.
 fn files_inherited() -> Result<()> {
     let world = World::new()?;
-    let mut guard = Guard::start(&policy(&rule(PROD, CHANGES, "deny")))?;
-    let attack = crate::fixture::attack()?.display().to_string();
-    let session = format!("{} run --profile agent -- {attack}", crate::fixture::guard::PROGRAM);
-    let shell = |program: &str, fd: &str| -> Result<crate::fixture::Finished> {
-        let script = format!("exec 7{fd} && exec {program} ftruncate-fd 7");
-        run(std::process::Command::new("bash").args(["-c", &script]).current_dir(WORK))
-    };
-    shell(&attack, "<>/srv/prod/f")?.says("ok")?;
-    world.fresh()?;
+    let mut guard = Guard::start(&policy(&rule(PROD, CHANGES, "allow")))?;
+    let mut inside = Server::inside(&guard)?;
+    inside.expect("keep 70 both /srv/prod/f", "ok")?;
+    inside.expect("keep 71 both /srv/work/f", "ok")?;
+    inside.expect("use-inherited 70 ftruncate", "ok")?;
+    guard.reload(&policy(&rule(PROD, CHANGES, "deny")))?;
+    world.file("/srv/prod/f")?;
     let before = Snapshot::of(PROD)?;
     let mark = guard.events.mark()?;
-    shell(&session, "<>/srv/prod/f")?.says("EPERM")?;
+    inside.expect("use-inherited 70 ftruncate", "EPERM")?;
     before.unchanged(PROD)?;
     let event =
         guard.events.wait(mark, "ftruncate", |event| event.judged("deny") && event.about("/srv/prod/f"))?;
     let hook = event.field("hook");
     anyhow::ensure!(["file_truncate", "path_truncate"].contains(&hook.as_str()), "the hook is {hook}");
     // In scope it works.
-    shell(&session, "<>/srv/work/f")?.says("ok")?;
+    inside.expect("use-inherited 71 ftruncate", "ok")?;
     guard.stop()
 }
 

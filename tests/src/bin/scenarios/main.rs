@@ -1,7 +1,7 @@
 //! What the guard promises, tried against the installed program inside a virtual machine.
 //!
-//! `scenarios list` prints one JSON object a line: name, boot, what it is about, and the kernel command line
-//! it needs, if any. `scenarios run --boot direct|systemd [--only NAME]...` runs them one after another and
+//! `scenarios list` prints one JSON object a line: name, boot, what it is about, and the kernel command line,
+//! the kernel and the disk it needs, if any. `scenarios run --boot direct|systemd [--only NAME]...` runs them one after another and
 //! prints `start` and `end` events as JSON lines on stdout; everything else goes to stderr and to
 //! `/var/log/agent-guard-tests/<scenario>/`.
 //!
@@ -12,6 +12,16 @@ mod bad_input;
 mod death;
 mod events;
 mod files;
+mod files_32bit;
+mod files_execute;
+mod files_inherited_fds;
+mod files_ioctl;
+mod files_metadata;
+mod files_races;
+mod files_read;
+mod files_received;
+mod files_systems;
+mod files_writes_need_open;
 mod fixture;
 mod holds;
 mod mounts;
@@ -25,6 +35,7 @@ mod sessions;
 mod tags;
 mod untagged;
 mod verifier;
+mod workloads;
 
 use std::process::ExitCode;
 
@@ -53,21 +64,36 @@ pub(crate) struct Scenario {
     /// What must stand on the kernel's command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     cmdline: Option<&'static str>,
+    /// The only kernel that it is tried on where time counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernels: Option<&'static str>,
+    /// A disk that the guest must have besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<&'static str>,
     #[serde(skip)]
     run: fn() -> Result<()>,
 }
 
 impl Scenario {
     const fn direct(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
-        Self { name, boot: Boot::Direct, about, cmdline: None, run }
+        Self { name, boot: Boot::Direct, about, cmdline: None, kernels: None, disk: None, run }
     }
 
     const fn systemd(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
-        Self { name, boot: Boot::Systemd, about, cmdline: None, run }
+        Self { name, boot: Boot::Systemd, about, cmdline: None, kernels: None, disk: None, run }
     }
 
     const fn with_cmdline(self, cmdline: &'static str) -> Self {
         Self { cmdline: Some(cmdline), ..self }
+    }
+
+    /// On this kernel only, unless all are wanted: what it is about hardly depends on the kernel.
+    const fn on(self, kernel: &'static str) -> Self {
+        Self { kernels: Some(kernel), ..self }
+    }
+
+    const fn with_disk(self, disk: &'static str) -> Self {
+        Self { disk: Some(disk), ..self }
     }
 }
 
@@ -76,6 +102,16 @@ const FAMILIES: &[&[Scenario]] = &[
     verifier::SCENARIOS,
     tags::SCENARIOS,
     files::SCENARIOS,
+    files_metadata::SCENARIOS,
+    files_read::SCENARIOS,
+    files_execute::SCENARIOS,
+    files_ioctl::SCENARIOS,
+    files_32bit::SCENARIOS,
+    files_received::SCENARIOS,
+    files_inherited_fds::SCENARIOS,
+    files_writes_need_open::SCENARIOS,
+    files_systems::SCENARIOS,
+    files_races::SCENARIOS,
     rules::SCENARIOS,
     mounts::SCENARIOS,
     network::SCENARIOS,
@@ -88,6 +124,7 @@ const FAMILIES: &[&[Scenario]] = &[
     untagged::SCENARIOS,
     oracle::SCENARIOS,
     service::SCENARIOS,
+    workloads::SCENARIOS,
 ];
 
 fn scenarios() -> impl Iterator<Item = &'static Scenario> {
@@ -145,9 +182,10 @@ impl Options {
         Ok(Self { boot: boot.context("--boot direct or --boot systemd is missing")?, only })
     }
 
-    /// Whether a scenario is to be run: those that need another command line only when named.
+    /// Whether a scenario is to be run: those that need another command line or a disk only when named.
     fn wants(&self, scenario: &Scenario) -> bool {
         let named = self.only.iter().any(|name| name == scenario.name);
-        scenario.boot == self.boot && (named || (self.only.is_empty() && scenario.cmdline.is_none()))
+        scenario.boot == self.boot
+            && (named || (self.only.is_empty() && scenario.cmdline.is_none() && scenario.disk.is_none()))
     }
 }

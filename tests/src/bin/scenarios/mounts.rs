@@ -1,15 +1,13 @@
 //! Mounts: a protected directory is protected with all that is mounted below it, and through whatever it is
 //! mounted itself.
 
-use std::process::Command;
-
 use anyhow::{Context, Result};
 
 use crate::Scenario;
 use crate::fixture::guard::{CHANGES, policy, rule};
-use crate::fixture::process::run;
+use crate::fixture::mounted::Mounted;
 use crate::fixture::world::{PROD, exists};
-use crate::fixture::{Finished, Guard, Server, World};
+use crate::fixture::{Guard, Server, World};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct(
@@ -28,33 +26,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         scope,
     ),
 ];
-
-/// A mount that goes away with this value.
-struct Mounted(String);
-
-impl Mounted {
-    fn new(args: &[&str], at: &str) -> Result<Self> {
-        std::fs::create_dir_all(at).with_context(|| format!("can't create {at}"))?;
-        run(Command::new("mount").args(args).arg(at))?.good()?;
-        Ok(Self(at.to_owned()))
-    }
-
-    fn tmpfs(at: &str) -> Result<Self> {
-        Self::new(&["-t", "tmpfs", "-o", "mode=0777", "none"], at)
-    }
-
-    fn bind(from: &str, at: &str) -> Result<Self> {
-        Self::new(&["--bind", from], at)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        if let Err(error) = run(Command::new("umount").args(["--lazy", &self.0])).and_then(Finished::good) {
-            eprintln!("{error:#}");
-        }
-    }
-}
 
 /// Denied inside, done outside.
 fn denied(

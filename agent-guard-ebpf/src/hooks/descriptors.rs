@@ -1,0 +1,74 @@
+//! Files that come by another way than opening, and files that become code.
+
+use agent_guard_common::{Fault, Op, event::Hook};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+
+use crate::{
+    enforce::enforce,
+    hooks::files::{act, descriptor},
+    judge::{Call, Judgement},
+    kernel::{File, Vma, file::is_ring},
+    tag::Subject,
+};
+
+/// `PROT_EXEC` (`include/uapi/asm-generic/mman-common.h`).
+const PROT_EXEC: u64 = 4;
+
+/// A mapping that becomes code. What `execve` maps was judged when it was opened.
+#[inline(always)]
+fn code<const HOOK: u8>(subject: Subject, file: File) -> i32 {
+    let path = file.path();
+    if file.executes() || path.mount().internal() {
+        return 0;
+    }
+    act::<HOOK>(subject, Op::EXECUTE, path, path.dentry())
+}
+
+// int mmap_file(struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags)
+// Shared and writable needs a descriptor that was opened for writing.
+#[lsm(hook = "mmap_file")]
+pub fn mmap_file(ctx: LsmContext) -> i32 {
+    let file: *const u8 = ctx.arg(0);
+    if file.is_null() || ctx.arg::<u64>(2) & PROT_EXEC == 0 {
+        return 0;
+    }
+    let Some(subject) = Subject::current() else { return 0 };
+    code::<{ Hook::MMAP_FILE.0 }>(subject, File(file))
+}
+
+// int file_mprotect(struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)
+#[lsm(hook = "file_mprotect")]
+pub fn file_mprotect(ctx: LsmContext) -> i32 {
+    if ctx.arg::<u64>(2) & PROT_EXEC == 0 {
+        return 0;
+    }
+    let Some(subject) = Subject::current() else { return 0 };
+    let Some(file) = Vma(ctx.arg(0)).file() else { return 0 };
+    code::<{ Hook::FILE_MPROTECT.0 }>(subject, file)
+}
+
+// int file_receive(struct file *file)
+// Over a Unix socket, or taken from another process. What is received may do no more than what could be opened. A ring
+// of somebody else's can hold files and threads of theirs.
+#[lsm(hook = "file_receive")]
+pub fn file_receive(ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    let file = File(ctx.arg(0));
+    let path = file.path();
+    let dentry = path.dentry();
+    let mut call = Call::new(subject, Hook::FILE_RECEIVE, Op::WRITE).on(path, dentry);
+    // The message is received all the same, without the descriptor: there is no call to start again.
+    call.restarts = false;
+    if path.mount().internal() {
+        if !is_ring(dentry.address()) {
+            return 0;
+        }
+        return enforce(call, Judgement::fault(Fault::RING));
+    }
+    if file.is_only_path() {
+        return 0;
+    }
+    let judgement =
+        descriptor::<{ Hook::FILE_RECEIVE.0 }>(&mut call, file, file.reads(), file.writes(), false);
+    enforce(call, judgement)
+}

@@ -1,0 +1,302 @@
+//! From an object to the root: what is met on the way, level by level.
+
+use agent_guard_common::{
+    Chain, Fault, ObjectKey, Op, Verdict,
+    decide::{Decision, Walk},
+    names::{beginning, name_bit, object_bit},
+    rules::Tables,
+    subject::Session,
+    verdict::Source,
+};
+
+use aya_ebpf::{
+    bindings::BPF_LOCAL_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_get_current_task_btf, bpf_task_storage_get},
+};
+
+use crate::{
+    judge::{Generation, Judgement, Parity},
+    kernel::{Dentry, GO_ON, Path, STOP, VfsMount, file, repeat},
+    maps::{SCRATCH, Scratch},
+    names::{names_chains, names_suffixes},
+};
+
+/// Directories and mount points that a walk goes up, at most. A path of `PATH_MAX` bytes has fewer, but one
+/// can be built up from within.
+const DEPTH: u32 = 4096;
+
+/// Beside an operation in one argument: the scope doesn't count.
+const NO_SCOPE: u32 = 0x100;
+
+/// A walk under way: what is typed; the rest is in [`Scratch`].
+struct Climb<'a> {
+    /// What it looks things up in.
+    tables: &'a Generation,
+    scratch: &'a mut Scratch,
+    /// Where it is, within the object's own file system.
+    at: Dentry,
+    /// Device of that file system.
+    dev: u32,
+    /// Which suffixes there are rules about.
+    suffixes: u32,
+}
+
+impl Scratch {
+    /// Notes why the walk can't go on.
+    #[inline(always)]
+    pub fn fail(&mut self, fault: Fault) {
+        self.fault = u32::from(fault.0);
+    }
+}
+
+/// The decision about one operation on one object, or on a name that doesn't exist.
+#[inline(always)]
+pub fn object(tables: &Generation, session: &Session, op: Op, path: Path, dentry: Dentry) -> Judgement {
+    object_at(tables, session, op, path.mount(), dentry)
+}
+
+/// The same with the mount itself; none where the hook doesn't know it.
+#[inline(always)]
+pub fn object_at(
+    tables: &Generation,
+    session: &Session,
+    op: Op,
+    mount: VfsMount,
+    dentry: Dentry,
+) -> Judgement {
+    if !tables.judges(op) {
+        return not_judged();
+    }
+    Judgement(walk(tables, session, op.0 as u32, mount.0 as u64, dentry.0)).forget(session.pad)
+}
+
+/// The same where no scope counts: a device node is a way to the device, wherever somebody has made it, and an ioctl can
+/// reach the whole file system.
+#[inline(always)]
+pub fn unscoped(tables: &Generation, session: &Session, op: Op, path: Path, dentry: Dentry) -> Judgement {
+    any(tables, session, op, true, path, dentry)
+}
+
+/// The one or the other.
+#[inline(always)]
+pub fn any(
+    tables: &Generation,
+    session: &Session,
+    op: Op,
+    unscoped: bool,
+    path: Path,
+    dentry: Dentry,
+) -> Judgement {
+    if !tables.judges(op) {
+        return not_judged();
+    }
+    let op = op.0 as u32 | if unscoped { NO_SCOPE } else { 0 };
+    Judgement(walk(tables, session, op, path.mount().0 as u64, dentry.0)).forget(session.pad)
+}
+
+/// Nothing in the policy says anything but `allow` of the operation.
+#[inline(always)]
+fn not_judged() -> Judgement {
+    Judgement::decided(Decision::new(Verdict::ALLOW, Source::OUTSIDE, 0))
+}
+
+/// What the current task walks with, if it has walked before; else it is made.
+#[inline(always)]
+fn make_scratch() -> Option<&'static mut Scratch> {
+    find(u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE))
+}
+
+/// What the current task walks with.
+#[inline(always)]
+pub fn scratch() -> Option<&'static mut Scratch> {
+    find(0)
+}
+
+#[inline(always)]
+fn find(flags: u64) -> Option<&'static mut Scratch> {
+    // SAFETY: map, task and no value are what the helper takes: it begins with zeroes.
+    let scratch = unsafe {
+        bpf_task_storage_get(
+            (&raw const SCRATCH).cast_mut().cast(),
+            bpf_get_current_task_btf(),
+            core::ptr::null_mut(),
+            flags,
+        )
+    };
+    if scratch.is_null() {
+        return None;
+    }
+    // SAFETY: storage of the current task, which only it uses, for one walk at a time.
+    Some(unsafe { &mut *scratch.cast::<Scratch>() })
+}
+
+/// VERIFIER: a function of its own keeps the stack of hooks with several walks small; five arguments are all there
+/// can be.
+#[inline(never)]
+fn walk(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: *const u8) -> u64 {
+    let Some(scratch) = make_scratch() else { return Judgement::fault(Fault::MEMORY).0 };
+    let at = Dentry(dentry);
+    scratch.walk = Walk::new(session.profile, session.binding, Op(op as u8));
+    scratch.mount = mount;
+    scratch.private = 0;
+    // It ends with no fault only if it comes to its end.
+    scratch.fault = u32::from(Fault::DEPTH.0);
+    let mut climb = Climb { tables, scratch, at, dev: at.device(), suffixes: tables.suffixes() };
+    repeat(DEPTH, step_within, &mut climb);
+    walk_end(op, tables.tables.0)
+}
+
+/// Goes on beyond the object's own file system, and comes to a decision.
+///
+/// VERIFIER: functions with numbers for arguments and names of their own are looked at once, by themselves, and not
+/// again for every way on which they are called. So whatever is rare or long is one. What the walk is at, they find in
+/// the task's [`Scratch`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn walk_end(op: u32, parity: u32) -> u64 {
+    let Some(scratch) = scratch() else { return Judgement::fault(Fault::MEMORY).0 };
+    let tables = Parity(parity & 1);
+    if scratch.mount != 0 && scratch.fault == u32::from(Fault::NONE.0) {
+        scratch.walk.leave_file_system();
+        scratch.fail(Fault::DEPTH);
+        scratch.dentry = 0;
+        repeat(DEPTH, step_beyond, &mut Beyond { scratch, tables });
+    }
+    if scratch.fault != u32::from(Fault::NONE.0) {
+        return Judgement::fault(Fault(scratch.fault as u8)).0;
+    }
+    if scratch.private != 0 {
+        return Judgement::builtin().0;
+    }
+    if op & NO_SCOPE != 0 {
+        scratch.walk.ignore_scope();
+    }
+    Judgement::from(scratch.walk.finish(&tables)).0
+}
+
+/// Looks at one directory entry and goes on to the one that it is in.
+extern "C" fn step_within(_turn: u32, climb: *mut Climb<'_>) -> i64 {
+    // SAFETY: the state of `walk`, which waits for us.
+    let climb = unsafe { &mut *climb };
+    let at = climb.at;
+    let parity = climb.tables.tables.0;
+    // A name that doesn't exist has no object.
+    if let Some(inode) = at.inode() {
+        let ino = inode.number();
+        if climb.tables.may_have(object_bit(climb.dev, ino)) {
+            walk_met(ino, climb.dev, inode.generation(), parity);
+        }
+    }
+    // VERIFIER: a pointer is no number; read back from a map it is one.
+    climb.scratch.at = at.address();
+    let length = at.name_length();
+    if climb.tables.may_have(name_bit(length, beginning(length, at.name_beginning()))) {
+        names_chains(parity);
+    }
+    if climb.suffixes != 0 {
+        names_suffixes(climb.suffixes, parity);
+    }
+    if climb.scratch.fault != u32::from(Fault::DEPTH.0) {
+        return STOP;
+    }
+    let parent = at.parent();
+    if parent.address() == at.address() {
+        // The root. Or reached by a handle and not connected to its tree: nobody can say where that is.
+        climb.scratch.fail(if parent.is_file_system_root() { Fault::NONE } else { Fault::READ });
+        return STOP;
+    }
+    if climb.scratch.walk.leave_level() {
+        walk_carry();
+    }
+    climb.at = parent;
+    GO_ON
+}
+
+/// Takes what was met one level on.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn walk_carry() -> u32 {
+    if let Some(scratch) = scratch() {
+        scratch.walk.carry(Chain::Tree);
+    }
+    0
+}
+
+/// Looks an object of the tree up and tells the walk.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn walk_met(ino: u64, dev: u32, igen: u32, parity: u32) -> u32 {
+    met(ObjectKey::new(dev, ino, igen), Chain::Tree, Parity(parity & 1));
+    0
+}
+
+/// Looks an object up and tells the walk.
+#[inline(always)]
+fn met(key: ObjectKey, chain: Chain, tables: Parity) {
+    let Some(scratch) = scratch() else { return };
+    if let Some(place) = tables.object(&key) {
+        scratch.walk.meet(&tables, place, chain);
+    }
+}
+
+/// Tells the walk of a place.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn walk_meet(place: u32, beyond: u32, parity: u32) -> u32 {
+    let chain = if beyond != 0 { Chain::Mount } else { Chain::Tree };
+    if let Some(scratch) = scratch() {
+        scratch.walk.meet(&Parity(parity & 1), place, chain);
+    }
+    0
+}
+
+/// A walk beyond the object's own file system.
+struct Beyond<'a> {
+    scratch: &'a mut Scratch,
+    tables: Parity,
+}
+
+/// Goes on where a file system is mounted, up to the root of the mount namespace.
+extern "C" fn step_beyond(_turn: u32, beyond: *mut Beyond<'_>) -> i64 {
+    // SAFETY: the state of `walk_end`, which waits for us.
+    let beyond = unsafe { &mut *beyond };
+    let scratch = &mut *beyond.scratch;
+    if scratch.dentry == 0 {
+        match file::mounted_on(scratch.mount) {
+            Ok(Some(below)) => {
+                scratch.dentry = below.dentry;
+                scratch.mount = below.mount;
+            }
+            Ok(None) => {
+                scratch.private = u32::from(file::is_private(scratch.mount));
+                scratch.fail(Fault::NONE);
+                return STOP;
+            }
+            Err(()) => {
+                scratch.fail(Fault::READ);
+                return STOP;
+            }
+        }
+    }
+    let dentry = scratch.dentry;
+    let Some(key) = file::key_of(dentry) else {
+        scratch.fail(Fault::READ);
+        return STOP;
+    };
+    if beyond.tables.may_have(object_bit(key.dev, key.ino)) {
+        met(key, Chain::Mount, beyond.tables);
+    }
+    match file::up(dentry) {
+        // A root: the directory it is mounted on is of the same level.
+        Some(0) => scratch.dentry = 0,
+        Some(parent) => {
+            scratch.walk.up(Chain::Mount);
+            scratch.dentry = parent;
+        }
+        None => {
+            scratch.fail(Fault::READ);
+            return STOP;
+        }
+    }
+    GO_ON
+}

@@ -1,0 +1,134 @@
+//! The paths of sessions: what `${cwd}`, `${home}` and `${tmp}` stand for, and that it stays so.
+
+use std::path::PathBuf;
+
+use agent_guard_common::ObjectKey;
+
+use super::{Error, Guard, State, lock, sessions::internal};
+use crate::{
+    api::{
+        convert,
+        error::{ApiError, Code},
+    },
+    kernel::tables,
+    policy::{Changes, Filesystem as _, SessionPaths, session},
+    session::{OwnPaths, Session, proc},
+    sys,
+};
+
+/// `${tmp}`.
+const TMP: &str = "/tmp";
+
+fn key_of((dev, ino, igen): (u32, u64, u32)) -> ObjectKey {
+    ObjectKey::new(dev, ino, igen)
+}
+
+fn paths_of(session: &Session, own: &OwnPaths) -> SessionPaths {
+    let OwnPaths { cwd, home, tmp, .. } = own.clone();
+    SessionPaths { profile: session.profile.clone(), binding: session.binding, cwd, home, tmp }
+}
+
+impl Guard {
+    /// The paths of all sessions that run, as far as there still is what was there when they began. A session can put
+    /// something else in such a place, a symbolic link for one: it must not get that.
+    pub(super) fn session_paths(&self, state: &State) -> Vec<SessionPaths> {
+        let own = state.running().filter_map(|session| Some((session, session.paths.as_ref()?)));
+        own.filter(|(session, own)| {
+            let same = self.unchanged(own);
+            if !same {
+                tracing::warn!(
+                    session = %session.id,
+                    "a directory that ${{cwd}}, ${{home}} or ${{tmp}} stands for isn't there any more: what the policy says \
+                     of them doesn't apply to the session"
+                );
+            }
+            same
+        })
+        .map(|(session, own)| paths_of(session, own))
+        .collect()
+    }
+
+    fn unchanged(&self, own: &OwnPaths) -> bool {
+        let paths = own.all();
+        let wanted: Vec<(PathBuf, bool)> = paths.iter().map(|path| (path.clone(), false)).collect();
+        let found = self.fs.lookup_all(&wanted);
+        found.len() == own.objects.len()
+            && found.into_iter().zip(&paths).zip(&own.objects).all(|((found, path), object)| {
+                found.is_ok_and(|found| found.path == *path && found.key == key_of(*object))
+            })
+    }
+
+    /// Finds out what a new session's paths are, if its profile says anything of them, and writes that into the tables
+    /// that are in force.
+    pub(super) fn bind(&self, state: &mut State, session: &mut Session) -> Result<(), ApiError> {
+        let Some(in_force) = &mut state.in_force else { return Ok(()) };
+        if !in_force.policy.profile(&session.profile).is_some_and(session::needs_session_paths) {
+            return Ok(());
+        }
+        let own = self.own_paths(session)?;
+        session.binding = self.next_binding().map_err(internal)?;
+        let paths = paths_of(session, &own);
+        let changes = in_force.compiled.bind_session(&in_force.policy, &self.fs, &paths);
+        let changes = changes.map_err(|diagnostics| {
+            let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
+            ApiError::new(Code::BadRequest, format!("the policy can't be applied to this session: {first}"))
+                .with_errors(convert::errors(&diagnostics))
+        })?;
+        let Changes { sides, places, filter, shapes, objects, names } = changes;
+        let entries = tables::Entries { sides, places, filter, shapes, objects, names };
+        if let Err(error) = lock(&self.maps).outer.add(&entries) {
+            in_force.compiled.release_session(session.binding);
+            return Err(internal(error));
+        }
+        session.paths = Some(own);
+        Ok(())
+    }
+
+    /// Forgets what was said of a session's paths.
+    pub(super) fn unbind(&self, state: &mut State, binding: u32) {
+        if binding == session::NO_SESSION {
+            return;
+        }
+        let Some(in_force) = &mut state.in_force else { return };
+        let sides = in_force.compiled.release_session(binding);
+        if let Err(error) = lock(&self.maps).outer.remove_sides(&sides) {
+            // Nobody gets this binding again, so it only takes room, until the next reload.
+            tracing::warn!(%error, "what was said of an ended session's paths stays in the tables");
+        }
+    }
+
+    fn own_paths(&self, session: &Session) -> Result<OwnPaths, ApiError> {
+        let bad = |what: String| ApiError::new(Code::BadRequest, what);
+        let cwd = proc::cwd(session.root_pid).map(PathBuf::from);
+        let cwd = cwd.ok_or_else(|| bad("the session's directory (${cwd}) can't be found".to_owned()))?;
+        let mut own = OwnPaths {
+            cwd,
+            home: sys::home_of(session.started_by.uid),
+            tmp: PathBuf::from(TMP),
+            objects: Vec::new(),
+        };
+        for path in [Some(&mut own.cwd), own.home.as_mut(), Some(&mut own.tmp)].into_iter().flatten() {
+            let found = self.fs.lookup(path, true).map_err(|error| {
+                bad(format!(
+                    "{}, which the policy means by a variable, can't be looked at: {error}",
+                    path.display()
+                ))
+            })?;
+            own.objects.push((found.key.dev, found.key.ino, found.key.igen));
+            *path = found.path;
+        }
+        Ok(own)
+    }
+
+    /// A binding that no session has had since boot.
+    fn next_binding(&self) -> Result<u32, Error> {
+        let mut maps = lock(&self.maps);
+        let mut told = maps.guard()?;
+        told.bindings += 1;
+        maps.set_guard(&told)?;
+        u32::try_from(told.bindings)
+            .ok()
+            .filter(|binding| *binding < session::SUPPOSED_SESSION)
+            .ok_or_else(|| Error::BootTime(std::io::Error::other("all bindings of this boot are used up")))
+    }
+}
