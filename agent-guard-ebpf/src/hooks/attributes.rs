@@ -11,7 +11,7 @@ use crate::{
     judge::Call,
     kernel::{Attributes, Dentry, File, Path, VfsMount, setattr_has_idmap},
     tag::Subject,
-    walk::{object_at, unscoped},
+    walk::{any, object_at},
 };
 
 /// Attributes of an object whose mount the hook doesn't know. What a file system does on its layers for the task was
@@ -115,6 +115,8 @@ enum Ioctl {
     Harmless,
     /// Sets attributes.
     Metadata,
+    /// Writes to this file and nothing else.
+    Write,
     /// Anything else: it may reach beyond the file.
     Other,
 }
@@ -145,6 +147,8 @@ fn sort(command: u32) -> Ioctl {
         | 0x8008_9419 | 0x81f8_943c | 0xd000_943d | 0x8018_9439 | 0xc038_9423 | 0x9408 => Ioctl::Harmless,
         // FS_IOC_SETFLAGS and its 32-bit form, FSSETXATTR, SET_ENCRYPTION_POLICY, ENABLE_VERITY.
         0x4008_6602 | 0x4004_6602 | 0x401c_5820 | 0x800c_6613 | 0x4080_6685 => Ioctl::Metadata,
+        // EXT4_IOC_ALLOC_DA_BLKS.
+        0x660c => Ioctl::Write,
         _ => Ioctl::Other,
     }
 }
@@ -156,20 +160,15 @@ fn ioctl<const HOOK: u8>(subject: Subject, file: File, command: u32) -> i32 {
     if path.mount().internal() || !dentry.inode().is_some_and(|inode| inode.is_file_or_directory()) {
         return 0;
     }
-    let op = match sort(command) {
+    let (op, unscoped) = match sort(command) {
         Ioctl::Harmless => return 0,
-        Ioctl::Metadata => Op::METADATA,
-        Ioctl::Other => Op::WRITE,
+        Ioctl::Metadata => (Op::METADATA, false),
+        Ioctl::Write => (Op::WRITE, false),
+        Ioctl::Other => (Op::WRITE, true),
     };
     let mut call = Call::new(subject, Hook(HOOK), op).on(path, dentry);
     call.asked.detail = command;
-    let judgement = call.judge(|session, tables| {
-        if op.0 == Op::METADATA.0 {
-            object_at(tables, session, Op::METADATA, path.mount(), dentry)
-        } else {
-            unscoped(tables, session, Op::WRITE, path, dentry)
-        }
-    });
+    let judgement = call.judge(|session, tables| any(tables, session, op, unscoped, path, dentry));
     enforce(call, judgement)
 }
 

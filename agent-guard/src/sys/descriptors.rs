@@ -64,7 +64,21 @@ pub fn filter() -> io::Result<Vec<Taken>> {
         }
         taken.push(Taken { fd, what });
     }
+    if taken.iter().any(|taken| taken.fd == 2) {
+        // Nothing may be written to it, not even why.
+        speak_elsewhere(taken.iter().any(|taken| taken.fd == 1))?;
+    }
     Ok(taken)
+}
+
+/// Puts standard output, the terminal or nothing in the place of standard error.
+fn speak_elsewhere(output_is_taken: bool) -> io::Result<()> {
+    if !output_is_taken {
+        return Ok(rustix::stdio::dup2_stderr(rustix::stdio::stdout())?);
+    }
+    let open = |path| fs::File::options().write(true).open(path);
+    let other = open("/dev/tty").or_else(|_no_terminal| open("/dev/null"))?;
+    Ok(rustix::stdio::dup2_stderr(other)?)
 }
 
 fn open() -> io::Result<Vec<RawFd>> {

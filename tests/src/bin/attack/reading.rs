@@ -53,6 +53,8 @@ fn said(command: &mut Command) -> Result<i32> {
     match output.status.success() {
         true => Ok(0),
         false if text.contains("Operation not permitted") => Ok(libc::EPERM),
+        // The loader doesn't say why it can't map something as code.
+        false if text.contains("failed to map segment") => Ok(libc::EPERM),
         false => bail!("{}, and it said {:?}", output.status, text.trim()),
     }
 }
