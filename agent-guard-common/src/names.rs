@@ -208,7 +208,7 @@ impl Shape {
     /// that is too far up, or the last name.
     #[must_use]
     pub fn star(&mut self, at: u32) -> bool {
-        let possible = at >= 1 && at < Self::STARS && at < self.length();
+        let possible = (1..Self::STARS).contains(&at) && at < self.length();
         if possible {
             self.0 |= 1 << (7 + at);
         }

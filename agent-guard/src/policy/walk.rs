@@ -43,7 +43,7 @@ fn visible(fs: &dyn Filesystem, mounts: &Mounts, own: &Mount, inside: &Path) -> 
             fs.lookup(&path, false).ok().filter(|found| found.mount == other.id && found.path == path)?;
         Some(Identity { key: found.key, root: found.root })
     });
-    seen.or_else(|| wider.into_iter().find_map(|other| fs.beneath(other, inside)))
+    seen.or_else(|| mounts.of(own.dev).find_map(|other| fs.beneath(other, inside)))
 }
 
 /// An object of a mount and the directories above it, up to the root of its file system.
@@ -58,6 +58,7 @@ fn within(fs: &dyn Filesystem, mounts: &Mounts, mount: &Mount, inside: &Path, ch
     let (roots, mut levels): (Vec<_>, Vec<_>) = levels.unzip();
     if let Some(last) = levels.last_mut() {
         last.anchor = roots.into_iter().flatten().next();
+        last.key = last.key.or(last.anchor);
     }
     levels
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use crate::policy::case::Case;
 
 /// What has failed once.
-const KEPT: [&str; 1] = [
+const KEPT: [&str; 2] = [
     // A root that another mount hides.
     "mkdir /w
     mkdir /w/a
@@ -15,6 +15,18 @@ const KEPT: [&str; 1] = [
     load
     bind /w/a/b /w/a
     ask write /w/a",
+    // A root that no mount shows.
+    "mkdir /w
+    mkdir /w/b
+    mkdir /w/c
+    mount 8 /w/c
+    mkdir /w/c/d
+    mkdir /w/c/d/e
+    critical kill write,delete,rename /w/*
+    load
+    bind /w/c/d/e /w/b
+    unmount /w/c
+    ask write /w/b",
 ];
 
 #[test]

@@ -6,7 +6,8 @@ use super::{Disk, FIRST, Kind, Mounted, Node, ROOT, Spot, World, error};
 
 impl Disk {
     pub(super) fn make(&mut self, kind: Kind, above: u64) -> u64 {
-        let ino = (ROOT..).find(|ino| !self.nodes.contains_key(ino)).unwrap_or(u64::MAX);
+        let ino = (self.low.max(ROOT)..).find(|ino| !self.nodes.contains_key(ino)).unwrap_or(u64::MAX);
+        self.low = ino;
         self.made += 1;
         self.nodes.insert(ino, Node { igen: self.made, kind, above });
         ino
@@ -34,6 +35,7 @@ impl Disk {
         };
         if last {
             self.nodes.remove(&ino);
+            self.low = self.low.min(ino);
         }
         self.entries_mut(directory)?.remove(name);
         Ok(())

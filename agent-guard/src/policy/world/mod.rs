@@ -39,6 +39,8 @@ struct Node {
 struct Disk {
     nodes: BTreeMap<u64, Node>,
     made: u32,
+    /// All numbers below are used.
+    low: u64,
 }
 
 #[derive(Clone, Debug)]
