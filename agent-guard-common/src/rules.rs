@@ -258,6 +258,24 @@ mod tests {
     }
 
     #[test]
+    fn slots() {
+        let slot = |verdict, number| Slot::new(verdict, number);
+        for number in [1, 2, u32::MAX] {
+            let some = slot(Verdict::HOLD, number);
+            assert_eq!((some.verdict(), some.rule(), some.is_some()), (Verdict::HOLD, number, true));
+        }
+        assert_eq!(
+            (Slot::NONE.verdict(), Slot::NONE.rule(), Slot::NONE.is_some()),
+            (Verdict::NONE, 0, false)
+        );
+        let (one, two, strict) =
+            (slot(Verdict::HOLD, 1), slot(Verdict::HOLD, 2), slot(Verdict::DENY, u32::MAX));
+        for (a, b, wins) in [(one, two, one), (two, strict, strict), (Slot::NONE, two, two)] {
+            assert_eq!((a.stricter(b), b.stricter(a)), (wins, wins));
+        }
+    }
+
+    #[test]
     fn op_rules() {
         let mut rules = OpRules::default();
         assert_eq!(rules.get(Op::DELETE), None);

@@ -133,6 +133,9 @@ pub static GENERATION: Array<u32, 1> = Array::new();
 /// Size that the inner maps have in this object. The daemon makes the real ones to the policy's size.
 const INNER: usize = 1;
 
+/// Inner maps take memory when an entry comes. Part of what the real ones are compared with.
+const GROWS: usize = BPF_F_NO_PREALLOC as usize;
+
 /// Values of the inner maps, as words.
 ///
 /// VERIFIER: up to 6.1 an inner map whose template has a structure for its value can't be replaced by one without BTF
@@ -158,23 +161,23 @@ pub static FILTERS: ArrayOfMaps<Filter, 2> = ArrayOfMaps::new();
 
 /// Places of objects; as [`FILTERS`]. Full: the policy isn't published, or the session doesn't start.
 #[btf_map]
-pub static OBJECTS: ArrayOfMaps<HashMap<ObjectKey, u32, INNER>, 2> = ArrayOfMaps::new();
+pub static OBJECTS: ArrayOfMaps<HashMap<ObjectKey, u32, INNER, GROWS>, 2> = ArrayOfMaps::new();
 
 /// Places of names; as [`OBJECTS`].
 #[btf_map]
-pub static NAMES: ArrayOfMaps<HashMap<NameKey, u32, INNER>, 2> = ArrayOfMaps::new();
+pub static NAMES: ArrayOfMaps<HashMap<NameKey, u32, INNER, GROWS>, 2> = ArrayOfMaps::new();
 
 /// Shapes of the chains that end in a name; as [`OBJECTS`].
 #[btf_map]
-pub static SHAPES: ArrayOfMaps<HashMap<u64, ShapeWords, INNER>, 2> = ArrayOfMaps::new();
+pub static SHAPES: ArrayOfMaps<HashMap<u64, ShapeWords, INNER, GROWS>, 2> = ArrayOfMaps::new();
 
 /// Places; as [`OBJECTS`].
 #[btf_map]
-pub static PLACES: ArrayOfMaps<HashMap<u32, PlaceWords, INNER>, 2> = ArrayOfMaps::new();
+pub static PLACES: ArrayOfMaps<HashMap<u32, PlaceWords, INNER, GROWS>, 2> = ArrayOfMaps::new();
 
 /// What profiles and sessions say of places; as [`OBJECTS`].
 #[btf_map]
-pub static SIDES: ArrayOfMaps<HashMap<SideKey, SideWords, INNER>, 2> = ArrayOfMaps::new();
+pub static SIDES: ArrayOfMaps<HashMap<SideKey, SideWords, INNER, GROWS>, 2> = ArrayOfMaps::new();
 
 /// Profiles by index; as [`OBJECTS`].
 #[btf_map]

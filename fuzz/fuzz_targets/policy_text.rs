@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     hash::{DefaultHasher, Hash, Hasher},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -11,25 +12,36 @@ use std::{
 };
 
 use agent_guard::policy::{
-    self, Diagnostic, Filesystem, Mount, Object, PolicySummary, Source, explain_connect, explain_path,
+    self, Diagnostic, Filesystem, Mount, Object, PolicySummary, SessionPaths, Source, explain_connect, explain_path,
 };
 use agent_guard_common::{ObjectKey, Op};
 use libfuzzer_sys::fuzz_target;
 
-/// One file system on which every path exists.
+/// One file system on which every path exists but those with an `x`.
 struct Everything;
 
 impl Filesystem for Everything {
-    fn lookup(&self, path: &Path, _follow: bool) -> io::Result<Object> {
-        let mut hasher = DefaultHasher::new();
-        path.hash(&mut hasher);
-        let key = ObjectKey::new(1, hasher.finish());
-        Ok(Object { path: path.into(), key, mount: 1, device: None })
+    fn lookup_all(&self, paths: &[(PathBuf, bool)]) -> Vec<io::Result<Object>> {
+        let one = |(path, _): &(PathBuf, bool)| {
+            if path.to_string_lossy().contains('x') {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            let mut hasher = DefaultHasher::new();
+            path.hash(&mut hasher);
+            let key = ObjectKey::new(1, hasher.finish(), 0);
+            let root = ObjectKey::new(1, 0, 0);
+            Ok(Object { path: path.clone(), key, root, mount: 1, directory: true, device: None })
+        };
+        paths.iter().map(one).collect()
     }
 
     fn mounts(&self) -> io::Result<Vec<Mount>> {
         let (root, point) = (PathBuf::from("/"), PathBuf::from("/"));
         Ok(vec![Mount { id: 1, parent: 0, dev: 1, root, point, kind: "ext4".into() }])
+    }
+
+    fn names(&self, _directory: &Path) -> io::Result<Vec<OsString>> {
+        Ok(vec!["a".into(), "x".into()])
     }
 }
 
@@ -52,16 +64,24 @@ fuzz_target!(|text: &str| {
         Err(diagnostics) => return check(&diagnostics),
     };
     let _summary = PolicySummary::new(&policy);
-    let compiled = match policy::build(&policy, &Everything, &BTreeMap::new()) {
+    let key = [1, 2];
+    let mut compiled = match policy::build(&policy, &Everything, &BTreeMap::new(), key, &[]) {
         Ok(compiled) => compiled,
         Err(diagnostics) => return check(&diagnostics),
     };
-    for profile in &policy.profiles {
+    for (profile, binding) in policy.profiles.iter().zip(1..) {
+        let (cwd, home, tmp) = ("/srv/a".into(), Some("/home/x".into()), "/tmp".into());
+        let session = SessionPaths { profile: profile.name.clone(), binding, cwd, home, tmp };
+        if let Err(diagnostics) = compiled.bind_session(&policy, &Everything, &session) {
+            check(&diagnostics);
+        }
+        let Some(index) = compiled.profile_index(&profile.name) else { continue };
+        let view = compiled.view();
         for op in Op::FILE {
-            let _said = explain_path(&compiled, &Everything, &profile.name, op, Path::new("/srv/a/b"));
+            let _said = explain_path(&view, &Everything, (index, binding), op, Path::new("/srv/a/b"));
         }
         for addr in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
-            let _said = explain_connect(&compiled, &profile.name, addr, 443);
+            let _said = explain_connect(&view, index, addr, 443);
         }
     }
 });

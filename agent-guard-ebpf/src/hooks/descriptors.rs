@@ -65,10 +65,10 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
         }
         return enforce(call, Judgement::fault(Fault::RING));
     }
-    if file.is_only_path() {
+    let (reads, writes) = (file.reads(), file.writes());
+    if file.is_only_path() || (!reads && !writes) {
         return 0;
     }
-    let judgement =
-        descriptor::<{ Hook::FILE_RECEIVE.0 }>(&mut call, file, file.reads(), file.writes(), false);
+    let judgement = descriptor::<{ Hook::FILE_RECEIVE.0 }>(&mut call, file, reads, writes, false);
     enforce(call, judgement)
 }

@@ -161,10 +161,12 @@ pub fn file_open(ctx: LsmContext) -> i32 {
         let dentry = path.dentry();
         return act::<{ Hook::FILE_OPEN.0 }>(subject, Op::EXECUTE, path, dentry);
     }
-    let writes = file.writes() && !file.just_created();
+    let (reads, writes) = (file.reads(), file.writes() && !file.just_created());
+    if !reads && !writes {
+        return 0;
+    }
     let mut call = Call::new(subject, Hook::FILE_OPEN, Op::WRITE).on(path, path.dentry());
-    let judgement =
-        descriptor::<{ Hook::FILE_OPEN.0 }>(&mut call, file, file.reads(), writes, file.is_nameless());
+    let judgement = descriptor::<{ Hook::FILE_OPEN.0 }>(&mut call, file, reads, writes, file.is_nameless());
     enforce(call, judgement)
 }
 

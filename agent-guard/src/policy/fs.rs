@@ -131,8 +131,9 @@ pub trait Filesystem {
     /// What the system says, [`io::ErrorKind::NotADirectory`] for what is none.
     fn names(&self, directory: &Path) -> io::Result<Vec<OsString>>;
 
-    /// The directory that a mount hides, where that can be told.
-    fn hidden(&self, _mount: &Mount) -> Option<ObjectKey> {
+    /// The key of what a path of a file system leads to and of that file system's root, as one of its mounts shows it if
+    /// nothing is mounted over it. None where that can't be told.
+    fn beneath(&self, _mount: &Mount, _inside: &Path) -> Option<Identity> {
         None
     }
 }

@@ -8,7 +8,10 @@ use std::{
 };
 
 use agent_guard_common::ObjectKey;
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxFlags};
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags},
+    mount::OpenTreeFlags,
+};
 
 use super::{
     fs::{Device, Filesystem, Identify, Identity, Mount, Object},
@@ -61,6 +64,11 @@ impl Filesystem for HostFilesystem {
         mountinfo::read()
     }
 
+    fn beneath(&self, mount: &Mount, inside: &Path) -> Option<Identity> {
+        let fd = copied(mount, inside).ok().flatten()?;
+        self.identify.identify(&[fd.as_fd()]).ok()?.pop()
+    }
+
     fn names(&self, directory: &Path) -> io::Result<Vec<OsString>> {
         std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
     }
@@ -87,6 +95,25 @@ impl HostFilesystem {
             })
             .collect()
     }
+}
+
+/// Opens what is in a mount beneath what is mounted over it, through a copy of the mount that nothing is mounted in. None
+/// for a mount that can't be reached. Only root may do that.
+fn copied(mount: &Mount, inside: &Path) -> io::Result<Option<OwnedFd>> {
+    let Ok(rest) = inside.strip_prefix(&mount.root) else { return Ok(None) };
+    let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let point = rustix::fs::openat(CWD, &mount.point, path, Mode::empty())?;
+    if see(point.as_fd(), Path::new(""), AtFlags::EMPTY_PATH)?.mount != mount.id {
+        return Ok(None);
+    }
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree = rustix::mount::open_tree(&point, "", flags)?;
+    if rest.as_os_str().is_empty() {
+        return Ok(Some(tree));
+    }
+    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
+    Ok(Some(rustix::fs::openat2(&tree, rest, path, Mode::empty(), resolve)?))
 }
 
 fn copy(error: &Error) -> Error {
@@ -223,6 +250,19 @@ mod tests {
 
     fn id(ino: u64) -> ObjectKey {
         ObjectKey::new(7, ino, 9)
+    }
+
+    /// Only root can look there.
+    #[test]
+    fn beneath_a_mount() {
+        let host = HostFilesystem::default();
+        let mounts = host.mounts().unwrap();
+        let proc = mounts.iter().find(|mount| mount.point == Path::new("/proc")).unwrap();
+        let parent = mounts.iter().find(|mount| mount.id == proc.parent).unwrap();
+        let inside = parent.root.join("proc");
+        let Some(found) = host.beneath(parent, &inside) else { return };
+        assert_eq!(found.root.dev, host.lookup(Path::new("/"), true).unwrap().key.dev);
+        assert_ne!(found.key, host.lookup(Path::new("/proc"), true).unwrap().key);
     }
 
     #[test]

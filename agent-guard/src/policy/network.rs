@@ -41,13 +41,15 @@ pub(super) fn compile(
     let mut mistakes = Vec::new();
     let mut numbers = Numbers::networks(policy);
     for (profile, &index) in policy.profiles.iter().zip(indexes) {
-        let rules: Vec<_> = profile.network.iter().map(|rule| (numbers.take(), rule)).collect();
-        let prefixes: BTreeSet<_> = profile
-            .network
-            .iter()
-            .flat_map(|rule| &rule.prefixes)
-            .map(|prefix| (prefix.addr, prefix.bits))
-            .collect();
+        let mut rules = Rules::default();
+        for rule in &profile.network {
+            let number = numbers.take();
+            for prefix in &rule.prefixes {
+                rules.lengths.insert((prefix.addr.is_ipv4(), prefix.bits));
+                rules.by_prefix.entry((prefix.addr, prefix.bits)).or_default().push((number, rule));
+            }
+        }
+        let prefixes: Vec<_> = rules.by_prefix.keys().copied().collect();
         for &(addr, bits) in &prefixes {
             let prefix = Prefix { addr, bits };
             match entry(&rules, prefix) {
@@ -79,10 +81,30 @@ fn table_key(index: u32, prefix: Prefix) -> (u32, NetKey) {
     (NetKey::PROFILE_BITS + u32::from(bits), NetKey::new(index, addr))
 }
 
-fn covers(outer: Prefix, inner: Prefix) -> bool {
-    outer.addr.is_ipv4() == inner.addr.is_ipv4()
-        && outer.bits <= inner.bits
-        && first_address(inner.addr, outer.bits) == outer.addr
+/// The rules of a profile, with their numbers, by prefix.
+#[derive(Default)]
+struct Rules<'p> {
+    by_prefix: BTreeMap<(IpAddr, u8), Vec<(u32, &'p NetRule)>>,
+    /// Whether IPv4, and bits, of all prefixes.
+    lengths: BTreeSet<(bool, u8)>,
+}
+
+impl<'p> Rules<'p> {
+    /// Those of a prefix and of the prefixes around it, each with its narrowest.
+    fn around(&self, prefix: Prefix) -> Vec<Around<'p>> {
+        let family = prefix.addr.is_ipv4();
+        let mut seen = BTreeSet::new();
+        let mut around = Vec::new();
+        for &(_, bits) in self.lengths.range((family, 0)..=(family, prefix.bits)).rev() {
+            let rules = self.by_prefix.get(&(first_address(prefix.addr, bits), bits));
+            for &(number, rule) in rules.into_iter().flatten() {
+                if seen.insert(number) {
+                    around.push(Around { bits, number, rule });
+                }
+            }
+        }
+        around
+    }
 }
 
 /// A rule, and the bits of the narrowest of its prefixes around the one that is looked at.
@@ -94,15 +116,8 @@ struct Around<'p> {
 
 /// The entry of a prefix: the most specific prefix first, then the narrowest range, then the strictest. Rules
 /// that never decide are left out. If there are too many, the ones that would be needed.
-fn entry<'p>(rules: &[(u32, &'p NetRule)], prefix: Prefix) -> Result<NetEntry, Vec<&'p NetRule>> {
-    let mut around: Vec<_> = rules
-        .iter()
-        .filter_map(|&(number, rule)| {
-            let bits =
-                rule.prefixes.iter().filter(|&&outer| covers(outer, prefix)).map(|outer| outer.bits).max()?;
-            Some(Around { bits, number, rule })
-        })
-        .collect();
+fn entry<'p>(rules: &Rules<'p>, prefix: Prefix) -> Result<NetEntry, Vec<&'p NetRule>> {
+    let mut around = rules.around(prefix);
     around.sort_by_key(|Around { bits, number, rule }| {
         (Reverse(*bits), rule.high - rule.low, Reverse(rule.verdict), *number)
     });

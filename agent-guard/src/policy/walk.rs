@@ -16,7 +16,7 @@ use agent_guard_common::{
 };
 
 use super::{
-    fs::{Filesystem, Mount, Mounts, Object, join},
+    fs::{Filesystem, Identity, Mount, Mounts, Object, join},
     tables::View,
 };
 
@@ -34,13 +34,16 @@ pub(super) struct Level {
 
 /// What a path of a file system leads to if nothing is mounted there; nothing if no mount shows it. `own` is asked
 /// first, then the mounts that show the most.
-fn visible(fs: &dyn Filesystem, mounts: &Mounts, own: &Mount, inside: &Path) -> Option<Object> {
+fn visible(fs: &dyn Filesystem, mounts: &Mounts, own: &Mount, inside: &Path) -> Option<Identity> {
     let mut wider: Vec<_> = mounts.of(own.dev).filter(|other| inside.starts_with(&other.root)).collect();
     wider.sort_by_key(|other| (other.id != own.id, other.root.components().count()));
-    wider.into_iter().find_map(|other| {
+    let seen = wider.iter().find_map(|other| {
         let path = join(&other.point, inside.strip_prefix(&other.root).ok()?);
-        fs.lookup(&path, false).ok().filter(|found| found.mount == other.id && found.path == path)
-    })
+        let found =
+            fs.lookup(&path, false).ok().filter(|found| found.mount == other.id && found.path == path)?;
+        Some(Identity { key: found.key, root: found.root })
+    });
+    seen.or_else(|| wider.into_iter().find_map(|other| fs.beneath(other, inside)))
 }
 
 /// An object of a mount and the directories above it, up to the root of its file system.
@@ -86,14 +89,7 @@ pub(super) fn levels(fs: &dyn Filesystem, object: &Object, missing: &[OsString])
     for _ in mounts.iter() {
         let Some(parent) = mounts.get(mount.parent).filter(|parent| parent.id != mount.id) else { break };
         let Some(inside) = mounts.inside(parent.id, &mount.point) else { break };
-        let mut above = within(fs, &mounts, parent, &inside, Chain::Mount);
-        if let Some(point) = above.first_mut()
-            && point.key.is_none()
-        {
-            point.key = fs.hidden(mount);
-            point.anchor = point.key;
-        }
-        levels.extend(above);
+        levels.extend(within(fs, &mounts, parent, &inside, Chain::Mount));
         mount = parent;
     }
     Ok(levels)

@@ -143,6 +143,7 @@ fn measure(run: &Run<'_>, args: &BenchArgs) -> Result<Rows> {
         mode: Some(mode),
         append: &[],
         logs: &logs,
+        toolchain: None,
     };
     let payload = Payload { built: run.built, package: run.package, mode, job: &job, folders: &[] };
     let limits = Limits { boot: machine::TO_JOB, silence: Some(SILENCE) };

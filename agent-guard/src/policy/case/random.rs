@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use agent_guard_common::{Op, Verdict};
 
-use super::{Case, Line};
+use super::{
+    super::{fs::join, world::World},
+    Case, Line, apply,
+};
 
 /// Numbers that look random (`SplitMix64`, Steele and others, 2014).
 #[derive(Clone, Debug)]
@@ -48,6 +51,11 @@ const ENDINGS: [&str; 4] = [".tf", "d.tf", "tf", "more-than-32-bytes"];
 struct Maker<'a> {
     random: Random,
     base: &'a Path,
+    /// What has been made so far, so that most of what follows can be done.
+    world: World,
+    paths: Vec<PathBuf>,
+    points: Vec<PathBuf>,
+    lines: Vec<Line>,
 }
 
 impl Case {
@@ -56,30 +64,56 @@ impl Case {
     /// Nothing is bound to a second place before the policy is loaded.
     #[must_use]
     pub fn random(seed: u64, base: &Path) -> Self {
-        let mut maker = Maker { random: Random::new(seed), base };
+        let random = Random::new(seed);
+        let (paths, points, lines) = (vec![base.to_owned()], Vec::new(), Vec::new());
+        let mut maker = Maker { random, base, world: World::default(), paths, points, lines };
         let mut above: Vec<_> = base.ancestors().filter(|path| path.parent().is_some()).collect();
         above.reverse();
-        let mut lines: Vec<_> = above.into_iter().map(|path| Line::Mkdir(path.into())).collect();
-        let mut disk = 2;
-        for _ in 0..maker.random.below(25) {
-            lines.push(maker.grow(&mut disk));
+        above.into_iter().for_each(|path| maker.add(Line::Mkdir(path.into())));
+        for disk in 2..2 + maker.random.below(12) {
+            for _ in 0..3 {
+                maker.grow(u32::try_from(disk).unwrap_or(2));
+            }
         }
-        maker.policy(&mut lines);
-        lines.push(Line::Load);
-        for _ in 0..maker.random.below(12) {
-            lines.push(if maker.random.one_in(3) { maker.grow(&mut disk) } else { maker.change() });
+        maker.policy();
+        maker.lines.push(Line::Load);
+        for _ in 0..maker.random.below(16) {
+            if maker.random.one_in(3) {
+                maker.grow(20);
+            } else {
+                maker.change();
+            }
             for _ in 0..maker.random.below(3) {
-                lines.push(maker.ask());
+                maker.ask();
             }
         }
         for _ in 0..8 {
-            lines.push(maker.ask());
+            maker.ask();
         }
-        Self(lines)
+        Self(maker.lines)
     }
 }
 
 impl Maker<'_> {
+    fn add(&mut self, line: Line) {
+        if apply(&mut self.world, &line).is_ok() {
+            match &line {
+                Line::Mkdir(path) | Line::File(path) | Line::Symlink(_, path) | Line::Link(_, path) => {
+                    self.paths.push(path.clone());
+                }
+                Line::Rename(from, to) => {
+                    let moved =
+                        self.paths.iter().filter_map(|path| Some(join(to, path.strip_prefix(from).ok()?)));
+                    let moved: Vec<_> = moved.collect();
+                    self.paths.extend(moved);
+                }
+                Line::Bind(_, path) | Line::Mount(_, path) => self.points.push(path.clone()),
+                _ => {}
+            }
+        }
+        self.lines.push(line);
+    }
+
     fn path(&mut self) -> PathBuf {
         let mut path = self.base.to_owned();
         for _ in 0..1 + self.random.below(4) {
@@ -88,34 +122,75 @@ impl Maker<'_> {
         path
     }
 
-    /// Before and after the load: nothing that gives an object a second place.
-    fn grow(&mut self, disk: &mut u32) -> Line {
-        match self.random.below(14) {
-            0..7 => Line::Mkdir(self.path()),
-            7..10 => Line::File(self.path()),
-            10 => Line::Symlink(self.path(), self.path()),
-            11 => Line::Link(self.path(), self.path()),
-            12 => {
-                *disk += 1;
-                Line::Mount(*disk - 1, self.path())
+    /// One that is there, or was.
+    fn known(&mut self) -> PathBuf {
+        let at = self.random.below(u64::try_from(self.paths.len()).unwrap_or(1));
+        let known = usize::try_from(at).ok().and_then(|at| self.paths.get(at));
+        // The base itself stays.
+        known.filter(|known| *known != self.base).cloned().unwrap_or_else(|| self.path())
+    }
+
+    /// A new name in one that is there.
+    fn fresh(&mut self) -> PathBuf {
+        let above = if self.random.one_in(3) { self.base.to_owned() } else { self.known() };
+        let name = self.random.pick(&NAMES, "a");
+        above.join(name)
+    }
+
+    fn point(&mut self) -> PathBuf {
+        let at = self.random.below(u64::try_from(self.points.len()).unwrap_or(1));
+        let point = usize::try_from(at).ok().and_then(|at| self.points.get(at)).cloned();
+        point.unwrap_or_else(|| self.known())
+    }
+
+    /// Before and after the load: nothing that gives a directory a second place.
+    fn grow(&mut self, disk: u32) {
+        let line = match self.random.below(16) {
+            0..8 => Line::Mkdir(self.fresh()),
+            8..11 => Line::File(self.fresh()),
+            11 => Line::Symlink(self.known(), self.fresh()),
+            12 => Line::Link(self.known(), self.fresh()),
+            13 => Line::Mount(disk, self.known()),
+            14 => Line::Rename(self.known(), self.fresh()),
+            _ => Line::Mkdir(self.path()),
+        };
+        // A disk is mounted once.
+        let again = |other: &Line| matches!((other, &line), (Line::Mount(one, _), Line::Mount(other, _)) if one == other);
+        if !self.lines.iter().any(again) {
+            self.add(line);
+        }
+    }
+
+    fn change(&mut self) {
+        let line = match self.random.below(12) {
+            0..3 => Line::Rename(self.known(), self.fresh()),
+            3 => Line::Rename(self.known(), self.known()),
+            4..7 => Line::Remove(self.known()),
+            // Something else gets its place.
+            7 => {
+                let path = self.known();
+                self.add(Line::Remove(path.clone()));
+                if self.random.one_in(2) { Line::Mkdir(path) } else { Line::File(path) }
             }
-            _ => Line::Rename(self.path(), self.path()),
-        }
+            8 => Line::Link(self.known(), self.fresh()),
+            9 => Line::Bind(self.known(), self.known()),
+            10 => {
+                let disk = u32::try_from(2 + self.random.below(6)).unwrap_or(2);
+                Line::Mount(disk, if self.random.one_in(2) { self.point() } else { self.known() })
+            }
+            _ => Line::Unmount(self.point()),
+        };
+        self.add(line);
     }
 
-    fn change(&mut self) -> Line {
-        match self.random.below(10) {
-            0..4 => Line::Rename(self.path(), self.path()),
-            4..6 => Line::Remove(self.path()),
-            6 => Line::Link(self.path(), self.path()),
-            7 => Line::Bind(self.path(), self.path()),
-            8 => Line::Mount(u32::try_from(2 + self.random.below(3)).unwrap_or(2), self.path()),
-            _ => Line::Unmount(self.path()),
-        }
-    }
-
-    fn ask(&mut self) -> Line {
-        Line::Ask(self.random.pick(&Op::FILE, Op::WRITE), self.path())
+    fn ask(&mut self) {
+        let op = self.random.pick(&Op::FILE, Op::WRITE);
+        let path = match self.random.below(4) {
+            0 => self.path(),
+            1 => self.fresh(),
+            _ => self.known(),
+        };
+        self.lines.push(Line::Ask(op, path));
     }
 
     fn ops(&mut self) -> Vec<Op> {
@@ -139,6 +214,8 @@ impl Maker<'_> {
                 }
             }
             4 => format!("{}/*", self.base.display()),
+            5..8 => self.known().display().to_string(),
+            8 => self.fresh().display().to_string(),
             _ => format!("{}/{}", self.base.display(), names.join("/")),
         }
     }
@@ -163,23 +240,28 @@ impl Maker<'_> {
         self.random.pick(&Verdict::ALL, Verdict::DENY)
     }
 
-    fn policy(&mut self, lines: &mut Vec<Line>) {
+    fn policy(&mut self) {
         if self.random.one_in(5) {
-            lines.push(Line::Report);
+            self.lines.push(Line::Report);
         }
-        lines.push(Line::Session(self.path(), self.path(), self.path()));
+        let session = Line::Session(self.known(), self.known(), self.path());
+        self.lines.push(session);
         for _ in 0..self.random.below(3) {
-            lines.push(Line::Scope(self.pattern(true, true)));
+            let path = self.pattern(true, true);
+            self.lines.push(Line::Scope(path));
         }
         for op in self.ops() {
-            lines.push(Line::Outside(op, self.verdict()));
+            let verdict = self.verdict();
+            self.lines.push(Line::Outside(op, verdict));
         }
         for _ in 0..self.random.below(9) {
-            lines.push(Line::Rule(self.verdict(), self.ops(), self.pattern(false, true)));
+            let rule = Line::Rule(self.verdict(), self.ops(), self.pattern(false, true));
+            self.lines.push(rule);
         }
         for _ in 0..self.random.below(3) {
             let verdict = self.random.pick(&[Verdict::HOLD, Verdict::DENY, Verdict::KILL], Verdict::DENY);
-            lines.push(Line::Critical(verdict, self.ops(), self.pattern(false, false)));
+            let rule = Line::Critical(verdict, self.ops(), self.pattern(false, false));
+            self.lines.push(rule);
         }
     }
 }

@@ -16,7 +16,6 @@ use super::{
     },
     Binding, Key, Owner, Resolver, Subject,
     keys::{self, Link},
-    lookups::Lookups,
 };
 
 /// What patterns with a `*` match when the policy is loaded, at most, all together. What is beyond is found by name only.
@@ -34,14 +33,6 @@ pub(super) struct Start<'p> {
     rest: &'p [Part],
     /// Ends in `*`.
     below: bool,
-}
-
-/// Something that the beginning of a pattern matches.
-#[derive(Clone, Debug)]
-struct Match {
-    at: Object,
-    /// How many of the parts that follow are used up.
-    used: usize,
 }
 
 impl<'p> Resolver<'_, 'p> {
@@ -181,63 +172,45 @@ impl<'p> Resolver<'_, 'p> {
     /// Binds a pattern at every directory that a beginning of it matches, and at what the whole matches. No link is
     /// followed.
     fn expand(&mut self, start: &Start<'p>, at: Object, room: &mut usize) {
-        let mut level = vec![Match { at, used: 0 }];
+        let mut level = vec![at];
+        let mut rest = start.rest;
         let mut cut = false;
-        while !level.is_empty() {
-            let mut paths = Vec::new();
-            for Match { at, used } in &level {
-                let rest = start.rest.get(*used..).unwrap_or_default();
-                // A name that is there is bound further down.
-                if let Some(Part::Any) = rest.first() {
-                    let links: Vec<_> = rest.iter().map(Link::from).collect();
-                    self.bind_path(start.subject, start.below, at, &links);
-                    let names = self.lookups.names(&at.path);
-                    cut |= names.len() > *room;
-                    paths.extend(names.iter().take(*room).map(|name| at.path.join(name)));
-                    *room = room.saturating_sub(names.len());
-                } else if let Some(Part::Name(name)) = rest.first() {
-                    paths.push(at.path.join(name));
+        while let Some((first, after)) = rest.split_first() {
+            let links: Vec<Link<'_>> = rest.iter().map(Link::from).collect();
+            let mut candidates = Vec::new();
+            for at in &level {
+                match first {
+                    Part::Name(name) => candidates.push((at, at.path.join(name))),
+                    Part::Any => {
+                        self.bind_path(start.subject, start.below, at, &links);
+                        let names = self.lookups.names(&at.path);
+                        cut |= names.len() > *room;
+                        candidates.extend(names.iter().take(*room).map(|name| (at, at.path.join(name))));
+                        *room = room.saturating_sub(names.len());
+                    }
                 }
             }
-            self.lookups.fetch(paths, false);
-            level = level.into_iter().flat_map(|found| self.next(start, found)).collect();
+            self.lookups.fetch(candidates.iter().map(|(_, path)| path.clone()), false);
+            let mut next = Vec::new();
+            for (at, path) in candidates {
+                match self.lookups.known(&path).filter(|found| found.directory || after.is_empty()) {
+                    Some(found) => next.push(found.clone()),
+                    None if *first == Part::Any => {}
+                    None => self.bind_path(start.subject, start.below, at, &links),
+                }
+            }
+            (level, rest) = (next, after);
+        }
+        for at in &level {
+            self.bind_whole(start, at);
         }
         if cut {
             let message = format!("`{}` matches more than there is room for", start.subject.path);
             let warning = Diagnostic::warning(start.subject.origin, message);
             self.warnings.push(warning.help(format!(
-                "of what the patterns of a policy match when it is loaded {MAX_MATCHES} keep their rules when they are moved; \
-                 the others have them by name"
+                "of what the patterns of a policy match when it is loaded {MAX_MATCHES} keep their rules when they are \
+                 moved; the others have them by name"
             )));
-        }
-    }
-
-    /// What is there one part further; binds where it ends.
-    fn next(&mut self, start: &Start<'p>, found: Match) -> Vec<Match> {
-        let Match { at, used } = found;
-        let rest = start.rest.get(used..).unwrap_or_default();
-        let Some((first, after)) = rest.split_first() else {
-            self.bind_whole(start, &at);
-            return Vec::new();
-        };
-        let there = |lookups: &Lookups<'_>, name: &OsStr| {
-            let there = lookups.known(&at.path.join(name))?;
-            (there.directory || after.is_empty()).then(|| there.clone())
-        };
-        match first {
-            Part::Any => {
-                let names = self.lookups.names(&at.path).to_vec();
-                let found = names.iter().filter_map(|name| there(&self.lookups, name));
-                found.map(|at| Match { at, used: used + 1 }).collect()
-            }
-            Part::Name(name) => match there(&self.lookups, OsStr::new(name)) {
-                Some(at) => vec![Match { at, used: used + 1 }],
-                None => {
-                    let links: Vec<_> = rest.iter().map(Link::from).collect();
-                    self.bind_path(start.subject, start.below, &at, &links);
-                    Vec::new()
-                }
-            },
         }
     }
 

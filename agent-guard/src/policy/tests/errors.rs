@@ -92,17 +92,35 @@ fn not_enforced_yet() {
     for entry in ["*.crates.io:443", "api.example.org", "unix:/run/x/**"] {
         in_network(&format!("allow = [\"::1\", {entry:?}]"), 17, later);
     }
-    for path in ["${cwd}", "${home}/x", "${tmp}", "**/.git", "/home/*/.ssh"] {
-        in_files(&format!("scope = [ {path:?} ]"), 11, later);
+}
+
+#[test]
+fn forms_of_paths() {
+    for (path, part) in [
+        ("/a/**", "`**` can only stand at the beginning"),
+        ("/a*b", "`*` stands for a whole component"),
+        ("**/*a/b", "`*` stands for a whole component"),
+        ("**/a/*", "ends in `*` below `**`"),
+        ("/a/*/*", "more than one `*`"),
+        ("${x}", "there are `${cwd}`, `${home}` and `${tmp}`"),
+        ("a/*", "write `/srv/prod`; `*` for one whole component"),
+    ] {
+        in_files(&format!("scope = [ {path:?} ]"), 11, part);
+        in_rule(&format!("path = {path:?}\nops = [\"read\"]\nverdict = \"deny\""), &[(3, 8, part)]);
     }
-    for op in ["read", "execute", "metadata"] {
-        let rule = |verdict| format!("path = \"/\"\nops = [\"write\", {op:?}]\nverdict = {verdict:?}");
-        in_rule(&rule("hold"), &[(4, 17, later)]);
-        policy(&format!("version = 1\n[[profile.p.files.rule]]\n{}", rule("allow")));
-        let outside = |verdict| format!("outside = {{ {op} = {verdict:?} }}");
-        in_files(&outside("report"), 16 + u32::try_from(op.len()).unwrap(), later);
-        policy(&format!("version = 1\n[profile.p.files]\n{}", outside("allow")));
+    for path in ["**/a", "**/*.x"] {
+        in_files(&format!("scope = [ {path:?} ]"), 11, "can't be in the scope");
     }
+    let critical = |path: &str| {
+        format!(
+            "version = 1\n[[critical]]\npath = {path:?}\nops = [\"read\"]\nverdict = \"deny\"\nreason = \"x\"\n"
+        )
+    };
+    mistakes(&critical("${cwd}/a"), &[(3, 8, "each session has another one")]);
+    for path in ["**/a", "**/*.x", "/a/*/b", "/a/*"] {
+        policy(&critical(path));
+    }
+    policy("version = 1\n[profile.p.files]\nscope = [\"/a/*\", \"/*/b\", \"${cwd}\", \"${home}/x/*\"]");
 }
 
 #[test]
@@ -202,35 +220,49 @@ fn several_files() {
 }
 
 #[test]
-fn paths_that_lead_nowhere() {
+fn paths_that_cannot_be_looked_up() {
     let mut fs = FakeFs::new(&["/a"]);
     fs.link("/loop", "/loop");
-    let text = "version = 1\n[profile.p.files]\nscope = [\"/a\", \"/none\"]\n\
-                [[profile.p.files.rule]]\npath = \"/a/none\"\nops = [\"write\"]\nverdict = \"deny\"\n\
-                [[profile.p.files.rule]]\npath = \"/loop\"\nops = [\"write\"]\nverdict = \"deny\"\n";
-    let found = build(&policy(text), &fs, &BTreeMap::new()).unwrap_err();
+    fs.link("/a/lost", "/none");
+    let text = "version = 1\n[profile.p.files]\nscope = [\"/a\", \"/none\", \"/loop/x\"]\n\
+                [[profile.p.files.rule]]\npath = \"/loop\"\nops = [\"write\"]\nverdict = \"deny\"\n\
+                [[critical]]\npath = \"/loop/*/x\"\nops = [\"write\"]\nverdict = \"deny\"\nreason = \"x\"\n";
+    let found = built(&policy(text), &fs).unwrap_err();
     let found: Vec<_> = found.iter().map(|d| (d.line, d.column, d.message.as_str())).collect();
+    let message = "\"/loop\" can't be looked up: too many links";
     assert_eq!(
         found,
-        [
-            (3, 16, "\"/none\" does not exist"),
-            (5, 8, "\"/a/none\" does not exist"),
-            (9, 8, "\"/loop\" can't be looked up: too many links"),
-        ]
+        [(3, 25, "\"/loop/x\" can't be looked up: too many links"), (5, 8, message), (9, 8, message)]
     );
+    let text = "version = 1\n[profile.p.files]\nscope = [\"/a/lost/x\"]\n";
+    let warnings = compiled(text, &fs).warnings;
+    assert_eq!((warnings.len(), warnings[0].line, warnings[0].column), (1, 3, 10));
+    assert!(warnings[0].message.contains("\"/a/lost\" is a link that leads nowhere"), "{}", warnings[0]);
 }
 
 #[test]
-fn file_systems_that_hide_their_device() {
-    let mut fs = FakeFs::new(&["/a"]);
-    fs.mount(2, "/", "/sub");
-    fs.shown.insert(2, 77);
-    let text = |path| format!("version = 1\n[profile.p.files]\nscope = [{path:?}]\n");
-    let found = build(&policy(&text("/sub")), &fs, &BTreeMap::new()).unwrap_err();
-    assert!(found[0].message.contains("can't be enforced: fake numbers its files"), "{}", found[0]);
-    let compiled = compiled(&text("/"), &fs);
-    assert_eq!(compiled.warnings.len(), 1);
-    assert!(
-        compiled.warnings[0].to_string().starts_with("test.toml:3:10: warning: what is mounted at \"/sub\"")
-    );
+fn paths_that_are_too_long_in_truth() {
+    let deep = "/d".repeat(30);
+    let mut fs = FakeFs::new(&[&deep]);
+    fs.link("/short", &deep);
+    let text = format!("version = 1\n[profile.p.files]\nscope = [\"/short{}\"]\n", "/x".repeat(27));
+    let found = built(&policy(&text), &fs).unwrap_err();
+    assert_eq!((found.len(), found[0].line, found[0].column), (1, 3, 10));
+    assert!(found[0].message.contains("has more than 56 components"), "{}", found[0]);
+    compiled(&text.replacen("/x", "", 1), &fs);
+}
+
+#[test]
+fn too_many_depths_of_one_name() {
+    let rule = |depth: usize| {
+        format!(
+            "[[profile.p.files.rule]]\npath = \"{}/x\"\nops = [\"write\"]\nverdict = \"deny\"\n",
+            "/d".repeat(depth)
+        )
+    };
+    let text = |count: usize| format!("version = 1\n{}", (0..count).map(rule).collect::<String>());
+    compiled(&text(31), &FakeFs::new(&[]));
+    let found = built(&policy(&text(32)), &FakeFs::new(&[])).unwrap_err();
+    assert_eq!((found.len(), found[0].line, found[0].column), (1, 127, 8));
+    assert!(found[0].message.contains("no room for"), "{}", found[0]);
 }

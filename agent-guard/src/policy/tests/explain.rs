@@ -38,21 +38,23 @@ fn order_of_decision() {
     assert_eq!(explained(&compiled, &fs, "delete", "/tmp/keep/x"), is("report", "rule", 13));
     assert_eq!(explained(&compiled, &fs, "write", "/tmp/keep/x"), is("allow", "scope", 0));
     assert_eq!(explained(&compiled, &fs, "read", "/etc"), is("allow", "outside", 0));
-    let answer = explain_path(&compiled, &fs, "p", Op::CREATE, Path::new("/etc/new")).unwrap();
+    let answer = explanation(&compiled, &fs, NO_SESSION, "create", "/etc/new");
     assert_eq!((answer.verdict.as_str(), answer.policy.as_str()), ("report", "kill"));
-    let answer = explain_connect(&compiled, "p", "127.0.0.1".parse().unwrap(), 81).unwrap();
+    let answer = explain_connect(&compiled.view(), 0, "127.0.0.1".parse().unwrap(), 81).unwrap();
     assert_eq!((answer.policy.as_str(), answer.source.as_str()), ("hold", "network"));
 }
 
 #[test]
 fn what_cannot_be_explained() {
     let (fs, compiled) = (tree(), compiled(TEXT, &tree()));
-    let explain = |profile, op, path| explain_path(&compiled, &fs, profile, op, Path::new(path)).unwrap_err();
-    assert!(explain("q", Op::WRITE, "/").to_string().contains("no profile \"q\""));
-    assert!(explain("p", Op::CONNECT, "/").to_string().contains("no operation on files"));
-    assert!(explain("p", Op::WRITE, "a").to_string().contains("not an absolute path"));
-    assert!(explain("p", Op::WRITE, "/a/../b").to_string().contains("not an absolute path"));
-    assert!(explain_connect(&compiled, "q", "::1".parse().unwrap(), 1).is_err());
+    let explain = |op, path| {
+        explain_path(&compiled.view(), &fs, (0, NO_SESSION), op, Path::new(path)).unwrap_err().to_string()
+    };
+    assert!(compiled.index_of("q").unwrap_err().to_string().contains("no profile \"q\""));
+    assert!(explain(Op::CONNECT, "/").contains("no operation on files"));
+    assert!(explain(Op::WRITE, "a").contains("not an absolute path"));
+    assert!(explain(Op::WRITE, "/a/../b").contains("not an absolute path"));
+    assert!(explain_connect(&compiled.view(), 9, "::1".parse().unwrap(), 1).is_err());
 }
 
 #[test]
@@ -66,6 +68,8 @@ fn devices_that_need_no_rule() {
     assert_eq!(explained(&compiled, &fs, "delete", "/tmp/sda"), is("allow", "scope", 0));
     assert_eq!(explained(&compiled, &fs, "write", "/tmp/sda"), is("deny", "outside", 0));
     assert_eq!(explained(&compiled, &fs, "write", "/dev/null"), is("allow", "builtin", 0));
+    assert_eq!(explained(&compiled, &fs, "read", "/dev/null"), is("allow", "builtin", 0));
+    assert_eq!(explained(&compiled, &fs, "metadata", "/dev/null"), is("deny", "outside", 0));
     assert_eq!(explained(&compiled, &fs, "delete", "/dev/null"), is("deny", "outside", 0));
     assert_eq!(explained(&compiled, &fs, "write", "/dev/sda"), is("deny", "outside", 0));
 }
@@ -75,8 +79,8 @@ fn devices_that_need_no_rule() {
 fn mounted_later() {
     let compiled = compiled(TEXT, &tree());
     let mut fs = tree();
-    fs.mount(2, "/", "/srv/new");
-    fs.mount(3, "/", "/tmp/new");
+    fs.mount(2, "/srv/new");
+    fs.mount(3, "/tmp/new");
     fs.add("/srv/new/x");
     fs.add("/tmp/new/x");
     assert_eq!(explained(&compiled, &fs, "delete", "/srv/new/x"), is("hold", "critical", 3));

@@ -2,7 +2,7 @@
 
 use agent_guard_common::{
     NetKey, Op, Verdict,
-    object::{ProfileKey, mapped},
+    object::{SideKey, mapped},
     rules::{MAX_PROFILES, Tables},
 };
 
@@ -18,9 +18,8 @@ fn text(rules: &[(&str, &str)]) -> String {
 }
 
 fn at(compiled: &Compiled, fs: &FakeFs, path: &str) -> Option<(Verdict, u32)> {
-    let key = fs.key(path);
-    let key = ProfileKey { ino: key.ino, dev: key.dev, profile: 0 };
-    compiled.profile_object(&key).and_then(|entry| entry.rules.get(Op::DELETE))
+    let place = compiled.object(&fs.key(path))?;
+    compiled.side(&SideKey { place, side: 0 }).and_then(|side| side.rules.get(Op::DELETE))
 }
 
 #[test]
@@ -46,8 +45,8 @@ fn a_link_is_what_it_leads_to() {
 #[test]
 fn file_systems_below_a_path_belong_to_it() {
     let mut fs = FakeFs::new(&["/a/b"]);
-    fs.mount(2, "/", "/a/disk");
-    fs.mount(3, "/", "/a/disk/more");
+    fs.mount(2, "/a/disk");
+    fs.mount(3, "/a/disk/more");
     fs.add("/a/disk/more/x");
     let text =
         format!("{}[profile.p.files]\nscope = [\"/\"]\n", text(&[("/a", "hold"), ("/a/disk", "allow")]));
@@ -60,8 +59,8 @@ fn file_systems_below_a_path_belong_to_it() {
 #[test]
 fn another_place_makes_nothing_milder() {
     let mut fs = FakeFs::new(&["/etc/x/y", "/tmp", "/srv"]);
-    fs.mount(1, "/etc/x", "/tmp/bind");
-    fs.mount(1, "/etc/x", "/srv/bind");
+    fs.bind("/etc/x", "/tmp/bind");
+    fs.bind("/etc/x", "/srv/bind");
     let scope = "version = 1\n[profile.p.files]\nscope = [\"/tmp\"]\noutside = { delete = \"hold\" }\n";
     let plain = compiled(scope, &fs);
     assert_eq!(explained(&plain, &fs, "delete", "/tmp/bind/y"), is("hold", "outside", 0));
@@ -86,8 +85,8 @@ fn another_place_makes_nothing_milder() {
 #[test]
 fn places_within_places() {
     let mut fs = FakeFs::new(&["/etc/x/y/z", "/opt", "/srv"]);
-    fs.mount(1, "/etc/x/y", "/opt/bind");
-    fs.mount(1, "/etc/x", "/srv/bind");
+    fs.bind("/etc/x/y", "/opt/bind");
+    fs.bind("/etc/x", "/srv/bind");
     let text = format!(
         "{}[profile.p.files]\noutside = {{ delete = \"allow\" }}\n",
         text(&[("/opt", "hold"), ("/srv", "deny")])
@@ -103,7 +102,7 @@ fn places_within_places() {
 #[test]
 fn the_real_place_is_seen_through_a_bind_mount() {
     let mut fs = FakeFs::new(&["/etc/x/y", "/tmp"]);
-    fs.mount(1, "/etc/x", "/tmp/bind");
+    fs.bind("/etc/x", "/tmp/bind");
     let compiled = compiled(&text(&[("/etc", "kill"), ("/tmp", "allow")]), &fs);
     assert_eq!(explained(&compiled, &fs, "delete", "/tmp/bind/y"), is("kill", "rule", 3));
 }
@@ -111,9 +110,9 @@ fn the_real_place_is_seen_through_a_bind_mount() {
 #[test]
 fn hidden_and_closed_mounts() {
     let mut fs = FakeFs::new(&["/a"]);
-    fs.mount(2, "/", "/a/m");
-    fs.mount(3, "/", "/a/m");
-    fs.mount(4, "/", "/a/fuse");
+    fs.mount(2, "/a/m");
+    fs.mount(3, "/a/m");
+    fs.mount(4, "/a/fuse");
     fs.closed.push("/a/fuse".into());
     let compiled = compiled(&text(&[("/a", "kill")]), &fs);
     assert_eq!(at(&compiled, &fs, "/a/m"), Some((Verdict::KILL, 1)));
@@ -127,18 +126,18 @@ fn indexes_stay() {
     let fs = FakeFs::new(&[]);
     let policy = policy("version = 1\n[profile.a]\n[profile.b]\n[profile.c]\n");
     let assigned = BTreeMap::from([("b".to_owned(), 0), ("gone".to_owned(), 1), ("c".to_owned(), 7)]);
-    let compiled = build(&policy, &fs, &assigned).unwrap();
+    let compiled = build(&policy, &fs, &assigned, KEY, &[]).unwrap();
     let indexes: Vec<_> = compiled.profiles.iter().map(|(name, index, _)| (name.as_str(), *index)).collect();
     assert_eq!(indexes, [("a", 2), ("b", 0), ("c", 7)]);
     assert_eq!(compiled.profile_index("gone"), None);
 
     let full: BTreeMap<_, _> = (0..MAX_PROFILES - 2).map(|index| (format!("gone{index}"), index)).collect();
-    let found = build(&policy, &fs, &full).unwrap_err();
+    let found = build(&policy, &fs, &full, KEY, &[]).unwrap_err();
     assert_eq!((found.len(), found[0].line), (1, 4));
     assert!(found[0].message.contains("no room for profile `c`"));
 
     let twice = BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 3), ("c".to_owned(), 64)]);
-    let found = build(&policy, &fs, &twice).unwrap_err();
+    let found = build(&policy, &fs, &twice, KEY, &[]).unwrap_err();
     assert_eq!(found.iter().map(|d| d.line).collect::<Vec<_>>(), [3, 4]);
 }
 
@@ -147,7 +146,7 @@ fn allow(entries: &str) -> String {
 }
 
 fn connect(compiled: &Compiled, addr: &str, port: u16) -> (String, u32) {
-    let answer = explain_connect(compiled, "p", addr.parse().unwrap(), port).unwrap();
+    let answer = explain_connect(&compiled.view(), 0, addr.parse().unwrap(), port).unwrap();
     (answer.verdict, answer.rule.map_or(0, |rule| rule.line))
 }
 
@@ -203,7 +202,7 @@ fn too_many_ports() {
         |count: u16| (0..count).map(|at| format!("\"10.0.0.0/8:{}\",\n", 100 + 2 * at)).collect::<String>();
     compiled(&allow(&ports(16)), &FakeFs::new(&[]));
     let text = allow(&format!("{}\"10.1.0.0/16:1\"", ports(16)));
-    let found = build(&policy(&text), &FakeFs::new(&[]), &BTreeMap::new()).unwrap_err();
+    let found = built(&policy(&text), &FakeFs::new(&[])).unwrap_err();
     assert_eq!((found.len(), found[0].line, found[0].column), (1, 20, 1));
     for part in ["17 port rules for 10.1.0.0/16", "`10.0.0.0/8:100` (line 4)", "`10.1.0.0/16:1` (line 20)"] {
         assert!(found[0].message.contains(part), "{}", found[0]);

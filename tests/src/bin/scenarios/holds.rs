@@ -37,7 +37,7 @@ const CALLS: &[(&str, &str, &str)] = &[
     (": >/srv/prod/f", "write", "/srv/prod/f"),
     ("echo more >>/srv/prod/f", "write", "/srv/prod/f"),
     ("truncate -s 0 /srv/prod/f", "write", "/srv/prod/f"),
-    ("touch /srv/prod/new", "create", "/srv/prod/new"),
+    (": >/srv/prod/new", "create", "/srv/prod/new"),
     ("echo new >/srv/prod/new", "create", "/srv/prod/new"),
     ("mkdir /srv/prod/new", "create", "/srv/prod/new"),
     ("mkfifo /srv/prod/new", "create", "/srv/prod/new"),

@@ -1,5 +1,7 @@
 //! The files of a case for real: what the model does is done to file systems of the guest, too.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -15,52 +17,40 @@ use crate::fixture::mounted::load;
 use crate::fixture::process::run;
 use crate::fixture::{same, world};
 
-/// Disks of cases have the numbers from 2 on.
-const FIRST_DISK: u32 = 2;
-const DISKS: u32 = 6;
 /// Where they are emptied.
 const EMPTIED: &str = "/srv/emptied";
 /// What variables stand for: the session's user is root. Links to a case's directories while it runs.
 const HOME: &str = "/root";
 const TMP: &str = "/tmp";
 
-/// Disks, and which of them have been used.
+/// The disks of all cases: each a file system in a file, made when it is needed first.
+#[derive(Default)]
 pub(super) struct Disks {
-    devices: Vec<String>,
-    used: Vec<bool>,
+    devices: BTreeMap<u32, String>,
+    used: BTreeSet<u32>,
 }
 
 impl Disks {
-    /// Makes them: each a file system in a file.
+    /// None yet.
     pub(super) fn new() -> Result<Self> {
         load("loop")?;
         fs::create_dir_all(EMPTIED).with_context(|| format!("can't create {EMPTIED}"))?;
-        let mut devices = Vec::new();
-        for number in 0..DISKS {
-            let image = format!("/var/tmp/oracle-{number}.ext4");
-            let file = fs::File::create(&image).with_context(|| format!("can't create {image}"))?;
-            file.set_len(8 << 20).with_context(|| format!("can't make {image} that large"))?;
-            run(Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", &image]))?.good()?;
-            let done = run(Command::new("losetup").args(["--find", "--show", &image]))?.good()?;
-            devices.push(done.stdout.trim().to_owned());
+        Ok(Self::default())
+    }
+
+    fn device(&mut self, number: u32) -> Result<&str> {
+        self.used.insert(number);
+        match self.devices.entry(number) {
+            Entry::Occupied(device) => Ok(device.into_mut()),
+            Entry::Vacant(device) => Ok(device.insert(make(number)?)),
         }
-        Ok(Self { used: vec![true; devices.len()], devices })
     }
 
-    fn device(&mut self, number: u32) -> Option<&str> {
-        let at = usize::try_from(number.checked_sub(FIRST_DISK)?).ok()?;
-        *self.used.get_mut(at)? = true;
-        self.devices.get(at).map(String::as_str)
-    }
-
+    /// Makes those that were used what they are at the beginning of every case.
     fn empty(&mut self) -> Result<()> {
-        for (device, used) in self.devices.iter().zip(&mut self.used).filter(|(_, used)| **used) {
-            attach(device, Path::new(EMPTIED)).with_context(|| format!("can't mount {device}"))?;
-            for entry in fs::read_dir(EMPTIED).with_context(|| format!("can't read {EMPTIED}"))? {
-                world::remove(&entry?.path())?;
-            }
-            unmount(EMPTIED, UnmountFlags::empty()).with_context(|| format!("can't unmount {EMPTIED}"))?;
-            *used = false;
+        let used = std::mem::take(&mut self.used);
+        for device in used.iter().filter_map(|number| self.devices.get(number)) {
+            empty(device)?;
         }
         Ok(())
     }
@@ -68,13 +58,35 @@ impl Disks {
 
 impl Drop for Disks {
     fn drop(&mut self) {
-        for device in &self.devices {
+        for (number, device) in &self.devices {
             drop(run(Command::new("losetup").args(["--detach", device])));
-        }
-        for number in 0..DISKS {
-            drop(fs::remove_file(format!("/var/tmp/oracle-{number}.ext4")));
+            drop(fs::remove_file(image(*number)));
         }
     }
+}
+
+fn image(number: u32) -> String {
+    format!("/var/tmp/oracle-{number}.ext4")
+}
+
+fn make(number: u32) -> Result<String> {
+    let image = image(number);
+    let file = fs::File::create(&image).with_context(|| format!("can't create {image}"))?;
+    file.set_len(8 << 20).with_context(|| format!("can't make {image} that large"))?;
+    run(Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal", &image]))?.good()?;
+    let device =
+        run(Command::new("losetup").args(["--find", "--show", &image]))?.good()?.stdout.trim().to_owned();
+    empty(&device)?;
+    Ok(device)
+}
+
+/// Removes all that is on a disk.
+fn empty(device: &str) -> Result<()> {
+    attach(device, Path::new(EMPTIED)).with_context(|| format!("can't mount {device}"))?;
+    for entry in fs::read_dir(EMPTIED).with_context(|| format!("can't read {EMPTIED}"))? {
+        world::remove(&entry?.path())?;
+    }
+    unmount(EMPTIED, UnmountFlags::empty()).with_context(|| format!("can't unmount {EMPTIED}"))
 }
 
 fn attach(device: &str, at: &Path) -> rustix::io::Result<()> {
@@ -123,10 +135,10 @@ impl<'d> Both<'d> {
             Line::Remove(path) if path.symlink_metadata()?.is_dir() => fs::remove_dir(path),
             Line::Remove(path) => fs::remove_file(path),
             Line::Bind(from, to) => Ok(mount_bind(from, to)?),
-            Line::Mount(disk, path) => match self.disks.device(*disk) {
-                Some(device) => Ok(attach(device, path)?),
-                None => Err(std::io::Error::other("there aren't that many disks")),
-            },
+            Line::Mount(disk, path) => {
+                let device = self.disks.device(*disk).map_err(std::io::Error::other)?;
+                Ok(attach(device, path)?)
+            }
             Line::Unmount(path) => Ok(unmount(path, UnmountFlags::empty())?),
             _ => Ok(()),
         }

@@ -5,17 +5,22 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use agent_guard_common::{ObjectKey, Op, Source, Verdict};
 
 use super::{
-    model::{Base, FileRule, Form, Mode, NetRule, Part, PathPattern, Policy, Profile},
+    model::{Base, FileRule, Form, Mode, Part, PathPattern, Policy, Profile},
     session::SessionPaths,
     world::{Spot, World},
 };
+
+mod net;
+mod way;
+
+pub use net::connect;
+use way::{Level, levels, matches, meets};
 
 /// What the oracle says.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,17 +73,7 @@ pub struct Oracle<'p> {
     profile: &'p Profile,
     bound: Vec<Bound<'p>>,
     /// Paths that lead to something: what is mounted below belongs to them.
-    whole: Vec<(std::path::PathBuf, Bound<'p>)>,
-}
-
-/// A level of the way up: what is there, what it is called, and how many levels are below it.
-#[derive(Clone, Debug)]
-struct Level {
-    name: Option<String>,
-    key: Option<ObjectKey>,
-    /// In the object's own file system.
-    own: bool,
-    below: usize,
+    whole: Vec<(PathBuf, Bound<'p>)>,
 }
 
 impl<'p> Oracle<'p> {
@@ -319,134 +314,6 @@ fn stricter(one: Answer, other: Answer) -> Answer {
 
 fn depth(path: &Path) -> usize {
     path.iter().count() - 1
-}
-
-/// Whether the first names, from the last one up, are these parts.
-fn matches(parts: &[Part], names: &[&str]) -> bool {
-    names.len() >= parts.len()
-        && parts.iter().rev().zip(names).all(|(part, name)| match part {
-            Part::Name(wanted) => wanted == name,
-            Part::Any => true,
-        })
-}
-
-/// The way from what a path leads to up to the root of everything.
-fn levels(world: &World, path: &Path, mut follow: bool) -> io::Result<Vec<Level>> {
-    let mut all: Vec<(Option<String>, Option<ObjectKey>, bool)> = Vec::new();
-    let mut at = path;
-    let spot = loop {
-        match (world.find(at, follow), at.parent(), at.file_name()) {
-            (Ok(spot), ..) => break spot,
-            (Err(error), Some(above), Some(name))
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-            {
-                all.push((Some(name.to_string_lossy().into_owned()), None, true));
-                (at, follow) = (above, true);
-            }
-            (Err(error), ..) => return Err(error),
-        }
-    };
-    all.extend(world.climb(&spot).into_iter().map(|(name, key)| (name, Some(key), true)));
-    all.extend(world.beyond(&spot).into_iter().flatten().map(|(name, key)| (name, Some(key), false)));
-    let mut below = 0;
-    let level = |(name, key, own): (Option<String>, _, _)| {
-        let level = Level { below, key, own, name };
-        // The root of a file system and what it is mounted on are one level.
-        below += usize::from(level.name.is_some());
-        level
-    };
-    Ok(all.into_iter().map(level).collect())
-}
-
-/// Where something is met: how many levels are below, and whether within the object's own file system.
-fn meets(bound: &Bound<'_>, levels: &[Level]) -> Vec<(usize, bool)> {
-    let mut met = Vec::new();
-    for (at, level) in levels.iter().enumerate() {
-        let up: Vec<&Level> = levels.iter().skip(at).collect();
-        let named: Vec<&Level> = up.iter().copied().filter(|level| level.name.is_some()).collect();
-        let names: Vec<&str> = named.iter().filter_map(|level| level.name.as_deref()).collect();
-        // Only what has a name in the object's own file system is found by that.
-        let by_name = level.own && level.name.is_some();
-        let own = match &bound.what {
-            What::Object(key) => (level.key == Some(*key)).then_some(level.own),
-            What::Ending(text) => {
-                (by_name && names.first().is_some_and(|name| name.ends_with(text.as_str()))).then_some(true)
-            }
-            What::Anywhere(parts) => {
-                let last = named.get(parts.len() - 1).is_some_and(|level| level.own);
-                (by_name && matches(parts, &names)).then_some(last)
-            }
-            What::Names(anchor, parts) => {
-                let last = named.get(parts.len() - 1).map(|last| last.below);
-                // The next level after the last of these names.
-                let above = up.iter().find(|level| last.is_some_and(|last| level.below > last));
-                let there = above.filter(|above| above.key == Some(*anchor));
-                there.filter(|_| by_name && matches(parts, &names)).map(|above| above.own)
-            }
-        };
-        let Some(own) = own else { continue };
-        match (bound.below, level.below.checked_sub(1)) {
-            (false, _) => met.push((level.below, own)),
-            (true, Some(below)) => met.push((below, own)),
-            // Of the directory itself nothing is said.
-            (true, None) => {}
-        }
-    }
-    met
-}
-
-/// Judges a connection. None if there is no such profile.
-#[must_use]
-pub fn connect(policy: &Policy, profile: &str, addr: IpAddr, port: u16) -> Option<Answer> {
-    let profile = policy.profile(profile)?;
-    let addr = match addr.to_canonical() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        other => other,
-    };
-    let mut best: Option<(u8, &NetRule)> = None;
-    for rule in &profile.network {
-        if port < rule.low || port > rule.high {
-            continue;
-        }
-        for prefix in &rule.prefixes {
-            if contains(prefix.addr, prefix.bits, addr)
-                && best.is_none_or(|old| better((prefix.bits, rule), old))
-            {
-                best = Some((prefix.bits, rule));
-            }
-        }
-    }
-    Some(match best {
-        Some((_, rule)) => answer(profile, rule.verdict, Source::RULE, Some(rule.origin.line)),
-        None => answer(profile, profile.connect, Source::NETWORK, None),
-    })
-}
-
-/// The most specific prefix, then the narrowest range of ports, then the strictest, then the first.
-fn better(new: (u8, &NetRule), old: (u8, &NetRule)) -> bool {
-    let width = |rule: &NetRule| rule.high - rule.low;
-    if new.0 != old.0 {
-        return new.0 > old.0;
-    }
-    if width(new.1) != width(old.1) {
-        return width(new.1) < width(old.1);
-    }
-    new.1.verdict > old.1.verdict
-}
-
-fn contains(network: IpAddr, bits: u8, addr: IpAddr) -> bool {
-    let same = |a: &[u8], b: &[u8]| {
-        (0..usize::from(bits)).all(|bit| {
-            let one = |bytes: &[u8]| bytes.get(bit / 8).map(|byte| byte >> (7 - bit % 8) & 1);
-            one(a) == one(b)
-        })
-    };
-    match (network, addr) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => same(&a.octets(), &b.octets()),
-        (IpAddr::V6(a), IpAddr::V6(b)) => same(&a.octets(), &b.octets()),
-        _ => false,
-    }
 }
 
 fn answer(profile: &Profile, policy: Verdict, source: Source, line: Option<u32>) -> Answer {
