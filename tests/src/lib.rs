@@ -9,6 +9,7 @@ const NAMES: &[(i32, &str)] = &[
     (1, "EPERM"),
     (2, "ENOENT"),
     (4, "EINTR"),
+    (8, "ENOEXEC"),
     (9, "EBADF"),
     (11, "EAGAIN"),
     (13, "EACCES"),

@@ -141,7 +141,7 @@ mod tests {
 
     fn seen(len: u16, cut: u16) -> Seen {
         let none = agent_guard_common::ObjectKey::default();
-        let object = agent_guard_common::ObjectKey::new(1, 2);
+        let object = agent_guard_common::ObjectKey::new(1, 2, 0);
         Seen { object, parent: none, mode: 0, path_len: len, cut }
     }
 

@@ -41,6 +41,14 @@ pub const BINDING: u32 = 7;
 /// The key that names are hashed with where nobody has another one.
 pub const KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978];
 
+/// What has failed once, or is worth running every time, by name.
+pub const KEPT: &[(&str, &str)] = &[
+    ("hidden-root", include_str!("../../../testdata/cases/hidden-root.case")),
+    ("moved", include_str!("../../../testdata/cases/moved.case")),
+    ("unseen-root", include_str!("../../../testdata/cases/unseen-root.case")),
+    ("variables", include_str!("../../../testdata/cases/variables.case")),
+];
+
 /// A line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Line {

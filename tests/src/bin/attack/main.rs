@@ -7,6 +7,7 @@
 mod compat;
 mod files;
 mod handed;
+mod harmless;
 mod inplace;
 mod ioctl;
 mod loops;
@@ -36,6 +37,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     ioctl::ATTACKS,
     compat::ATTACKS,
     handed::ATTACKS,
+    harmless::ATTACKS,
     races::ATTACKS,
     process::ATTACKS,
     uring::ATTACKS,

@@ -26,7 +26,7 @@ mod fixture;
 mod holds;
 mod mounts;
 mod network;
-// mod oracle;
+mod oracle;
 mod reload;
 mod rules;
 mod runner;
@@ -122,7 +122,7 @@ const FAMILIES: &[&[Scenario]] = &[
     bad_input::SCENARIOS,
     events::SCENARIOS,
     untagged::SCENARIOS,
-    // oracle::SCENARIOS,
+    oracle::SCENARIOS,
     service::SCENARIOS,
     workloads::SCENARIOS,
 ];
