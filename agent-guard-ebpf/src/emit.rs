@@ -124,11 +124,8 @@ pub extern "C" fn emit_see(record: *mut Judged, which: u32, dentry: u64, mount: 
     let Some(record) = (unsafe { record.as_mut() }) else { return 0 };
     let Judged { first, second, path: [first_path, second_path], .. } = record;
     let at = Untyped { dentry, mount };
-    if which == 0 {
-        see(first, first_path, at)
-    } else {
-        see(second, second_path, at)
-    }
+    let (seen, text) = if which == 0 { (first, first_path) } else { (second, second_path) };
+    see(seen, text, at);
     0
 }
 

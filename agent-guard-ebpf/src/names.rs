@@ -300,7 +300,7 @@ pub extern "C" fn names_suffixes(lengths: u32, parity: u32) -> u32 {
         scratch.fail(Fault::READ);
         return 0;
     };
-    if length < 2 || length > NAME_MAX {
+    if !(2..=NAME_MAX).contains(&length) {
         return 0;
     }
     let end = from.wrapping_add(u64::from(length));

@@ -86,7 +86,13 @@ fn scenarios() -> BTreeSet<String> {
     let main = read("src/bin/scenarios/main.rs");
     let families = main.lines().filter_map(|line| line.trim().strip_suffix("::SCENARIOS,"));
     families
-        .flat_map(|family| names(&read(&format!("src/bin/scenarios/{family}.rs"))).collect::<Vec<_>>())
+        .flat_map(|family| {
+            // A family is a file, or a folder with one that is called `mod.rs`.
+            let folder = format!("src/bin/scenarios/{family}/mod.rs");
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder);
+            let source = if file.is_file() { folder } else { format!("src/bin/scenarios/{family}.rs") };
+            names(&read(&source)).collect::<Vec<_>>()
+        })
         .collect()
 }
 

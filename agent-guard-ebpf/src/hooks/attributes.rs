@@ -9,7 +9,7 @@ use crate::{
     enforce::enforce,
     hooks::files::act,
     judge::Call,
-    kernel::{Attributes, Dentry, File, Path, VfsMount, setattr_has_idmap},
+    kernel::{Attributes, Dentry, File, Inode, Path, VfsMount, setattr_has_idmap},
     tag::Subject,
     walk::{any, object_at},
 };
@@ -157,7 +157,7 @@ fn sort(command: u32) -> Ioctl {
 fn ioctl<const HOOK: u8>(subject: Subject, file: File, command: u32) -> i32 {
     let path = file.path();
     let dentry = path.dentry();
-    if path.mount().internal() || !dentry.inode().is_some_and(|inode| inode.is_file_or_directory()) {
+    if path.mount().internal() || !dentry.inode().is_some_and(Inode::is_file_or_directory) {
         return 0;
     }
     let (op, unscoped) = match sort(command) {

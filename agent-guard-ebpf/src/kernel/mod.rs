@@ -14,7 +14,7 @@ use agent_guard_common::layout::KernelLayout;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 
 pub use self::{
-    file::{Attributes, Dentry, Device, File, Path, Untyped, VfsMount, Vma, key_of, mode_of},
+    file::{Attributes, Dentry, Device, File, Inode, Path, Untyped, VfsMount, Vma, key_of, mode_of},
     net::{Address, Message, Socket, unix_path},
     task::{Bprm, Task},
 };

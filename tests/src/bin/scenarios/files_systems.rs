@@ -19,11 +19,13 @@ use crate::fixture::world::{Snapshot, directory, exists, remove};
 use crate::fixture::{Guard, Server, World};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("files_systems_ext4", "all attacks on files of an ext4", || plain("ext4")),
-    Scenario::direct("files_systems_xfs", "all attacks on files of an xfs", || plain("xfs")),
-    Scenario::direct("files_systems_btrfs", "all attacks on files of a btrfs, and on subvolumes", btrfs),
+    Scenario::direct("files_systems_ext4", "all attacks on files of an ext4", || plain("ext4")).on("6.1"),
+    Scenario::direct("files_systems_xfs", "all attacks on files of an xfs", || plain("xfs")).on("6.18"),
+    Scenario::direct("files_systems_btrfs", "all attacks on files of a btrfs, and on subvolumes", btrfs)
+        .on("7.2"),
     Scenario::direct("files_systems_tmpfs", "all attacks on files in memory", tmpfs),
-    Scenario::direct("files_systems_overlay", "all attacks on files of an overlay, and copying up", overlay),
+    Scenario::direct("files_systems_overlay", "all attacks on files of an overlay, and copying up", overlay)
+        .on("6.12"),
 ];
 
 const VOLUME: &str = "/srv/volume";

@@ -188,10 +188,15 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("[profile.agent.network]\nlisten = [\"localhost\"]\n", "listen"),
     ("[profile.agent.network]\nallow = [\"*.crates.io:443\"]\n", "*.crates.io"),
     ("[profile.agent.network]\nallow = [\"unix:/run/x\"]\n", "unix:"),
-    ("[[profile.agent.files.rule]]\npath = \"**/.git\"\nops = [\"delete\"]\nverdict = \"deny\"\n", "**/.git"),
-    ("[[profile.agent.files.rule]]\npath = \"${cwd}\"\nops = [\"delete\"]\nverdict = \"deny\"\n", "${cwd}"),
-    ("[[profile.agent.files.rule]]\npath = \"/srv\"\nops = [\"read\"]\nverdict = \"deny\"\n", "read"),
-    ("[[profile.agent.files.rule]]\npath = \"/srv\"\nops = [\"metadata\"]\nverdict = \"deny\"\n", "metadata"),
+    (
+        "[[profile.agent.files.rule]]\npath = \"/srv/**/x\"\nops = [\"delete\"]\nverdict = \"deny\"\n",
+        "/srv/**/x",
+    ),
+    (
+        "[[profile.agent.files.rule]]\npath = \"/srv/a*b\"\nops = [\"delete\"]\nverdict = \"deny\"\n",
+        "/srv/a*b",
+    ),
+    ("[[critical]]\npath = \"${cwd}\"\nops = [\"delete\"]\nverdict = \"deny\"\n", "${cwd}"),
 ];
 
 #[cfg(test)]
