@@ -19,7 +19,7 @@ pub(super) const FREE_FILE: &str = "/w/free/f";
 /// What a new name can be; those of random cases, and one that no rule is about.
 const NAMES: [&str; 6] = ["a", "b", "c", "d.tf", "long-name-that-has-more-than-32-bytes", "new"];
 /// How many are asked where a random case asks one.
-const MORE: usize = 8;
+const MORE: usize = 24;
 /// Directories in directories that are looked at, at most.
 const DEPTH: usize = 7;
 
@@ -74,6 +74,10 @@ impl Attempt {
         }
         if op == Op::DELETE {
             return Some(if entry.directory { one("unlink", "EISDIR") } else { one("rmdir", "ENOTDIR") });
+        }
+        // What is moved can't be what is moved to, or above it.
+        if entry.path.starts_with(FREE) || Path::new(FREE).starts_with(&entry.path) {
+            return None;
         }
         let free = world.lookup(Path::new(FREE), false).ok()?;
         let (to, outcome) = match (op, entry.mount == free.mount, entry.directory) {
@@ -182,6 +186,8 @@ mod tests {
         assert_eq!(line(Op::DELETE, "/w/m"), None);
         assert_eq!(line(Op::CREATE, "/w/m/x"), some("mkdir /w/m/x"));
         assert_eq!(line(Op::CREATE, "/w/f/x"), None);
+        assert_eq!(line(Op::RENAME, "/w"), None);
+        assert_eq!(line(Op::RENAME, "/w/free/f"), None);
         assert_eq!(line(Op::RENAME, "/w/a"), some("rename /w/a /w/free/f"));
         assert_eq!(line(Op::RENAME, "/w/f"), some("rename /w/f /w/free/d"));
         assert_eq!(line(Op::RENAME, "/w/m/f"), some("rename /w/m/f /w/m/f"));

@@ -59,6 +59,9 @@ fn oracle_kernel() -> Result<()> {
         let number = seed.wrapping_add(cases);
         lab.agrees(&asks::random(number)).with_context(|| format!("the case with the seed {number}"))?;
         cases += 1;
+        if cases % 10 == 0 {
+            eprintln!("oracle_kernel: {cases} cases, {} s", begin.elapsed().as_secs());
+        }
     }
     eprintln!(
         "oracle_kernel: seed {seed}, {} kept and {cases} random cases in {} s; kept {kept:?}, all {:?}",
@@ -289,14 +292,13 @@ impl Tried<'_> {
     }
 }
 
-/// Makes attempts, and takes back what they have made.
+/// Makes attempts, and takes back what they have made: before the next one, which may be about the same directory by
+/// another path.
 fn try_all(server: &mut Server, attempts: &[&Attempt]) -> Result<Vec<String>> {
     let mut answers = Vec::new();
-    for some in attempts.chunks(64) {
+    for some in attempts.chunk_by(|one, other| one.makes.is_none() && other.makes.is_none()) {
         let lines: Vec<&str> = some.iter().map(|attempt| attempt.line.as_str()).collect();
-        if !lines.is_empty() {
-            server.send(&lines.join("\n"))?;
-        }
+        server.send(&lines.join("\n"))?;
         for attempt in some {
             let answer = server.answer().with_context(|| attempt.line.clone())?;
             if let (Some(made), "ok") = (&attempt.makes, answer.as_str()) {
