@@ -23,7 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("files_systems_xfs", "all attacks on files of an xfs", || plain("xfs")).on("6.18"),
     Scenario::direct("files_systems_btrfs", "all attacks on files of a btrfs, and on subvolumes", btrfs)
         .on("7.2"),
-    Scenario::direct("files_systems_tmpfs", "all attacks on files in memory", tmpfs),
+    Scenario::direct("files_systems_tmpfs", "all attacks on files in memory", tmpfs).on("7.2"),
     Scenario::direct("files_systems_overlay", "all attacks on files of an overlay, and copying up", overlay)
         .on("6.12"),
 ];

@@ -14,7 +14,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
     "files_writes_need_open",
     "whatever writes in place fails where opening for writing is denied",
     files_writes_need_open,
-)];
+)
+.on("6.18")];
 
 const fn row(attempt: &'static str) -> Row {
     Row::new(attempt, "write", "{d}/big")
