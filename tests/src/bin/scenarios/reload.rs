@@ -76,11 +76,11 @@ fn bad() -> Result<()> {
     let mut inside = Server::inside(&guard)?;
     let before = json(&["policy", "show"])?;
     let (nowhere, not_toml) =
-        (policy(&rule("/srv/nowhere", CHANGES, "deny")), "version = 1\n[profile\n".to_owned());
+        (policy(&rule("/srv/**/nowhere", CHANGES, "deny")), "version = 1\n[profile\n".to_owned());
     let (three, mistakes) = mistaken();
     for (what, bad, mistakes) in [
         ("three mistakes", &three, mistakes.as_slice()),
-        ("a path that leads nowhere", &nowhere, &["/srv/nowhere"]),
+        ("a path that can't be", &nowhere, &["/srv/**/nowhere"]),
         ("no TOML", &not_toml, &["[profile"]),
     ] {
         let mark = guard.events.mark()?;
