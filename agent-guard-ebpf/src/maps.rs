@@ -72,8 +72,8 @@ pub struct Scratch {
     pub hash: u64,
     /// Length of that name.
     pub name_length: u32,
-    /// Zero.
-    pub zero: u32,
+    /// Not 0 once a step of the walk has failed to find this.
+    pub lost: u32,
 }
 
 /// A chain of names on its way up.

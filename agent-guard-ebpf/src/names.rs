@@ -49,7 +49,7 @@ struct Up<'a> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn names_chains(parity: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+    let Some(scratch) = scratch() else { return 1 };
     let dentry = scratch.at;
     let tables = Parity(parity & 1);
     let hash = names_hash(dentry);
@@ -83,7 +83,7 @@ extern "C" fn step_found(turn: u32, all: *mut All<'_>) -> i64 {
     // SAFETY: the state of `names_chains`, which waits for us.
     let all = unsafe { &mut *all };
     let Some(&found) = all.scratch.chain.places.get(within::<32>(turn)) else { return STOP };
-    walk_meet(found as u32, (found >> 32) as u32, all.tables.0);
+    all.scratch.lost |= walk_meet(found as u32, (found >> 32) as u32, all.tables.0);
     GO_ON
 }
 
@@ -293,7 +293,7 @@ struct End<'a> {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn names_suffixes(lengths: u32, parity: u32) -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
+    let Some(scratch) = scratch() else { return 1 };
     let dentry = scratch.at;
     let tables = Parity(parity & 1);
     let Some((from, length)) = file::name_of(dentry) else {
@@ -332,7 +332,7 @@ extern "C" fn step_suffix(turn: u32, end: *mut End<'_>) -> i64 {
         return STOP;
     }
     if let Some(place) = end.tables.name(&NameKey { anchor: ObjectKey::ANYWHERE, name: hash }) {
-        walk_meet(place, 0, end.tables.0);
+        end.scratch.lost |= walk_meet(place, 0, end.tables.0);
     }
     GO_ON
 }

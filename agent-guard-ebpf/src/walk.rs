@@ -139,6 +139,7 @@ fn walk(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: *co
     scratch.walk = Walk::new(session.profile, session.binding, Op(op as u8));
     scratch.mount = mount;
     scratch.private = 0;
+    scratch.lost = 0;
     // It ends with no fault only if it comes to its end.
     scratch.fault = u32::from(Fault::DEPTH.0);
     let mut climb = Climb { tables, scratch, at, dev: at.device(), suffixes: tables.suffixes() };
@@ -165,6 +166,10 @@ pub extern "C" fn walk_end(op: u32, parity: u32) -> u64 {
     if scratch.fault != u32::from(Fault::NONE.0) {
         return Judgement::fault(Fault(scratch.fault as u8)).0;
     }
+    if scratch.lost != 0 {
+        // A step didn't find what it works on: what it would have met isn't known.
+        return Judgement::fault(Fault::MEMORY).0;
+    }
     if scratch.private != 0 {
         return Judgement::builtin().0;
     }
@@ -184,17 +189,20 @@ extern "C" fn step_within(_turn: u32, climb: *mut Climb<'_>) -> i64 {
     if let Some(inode) = at.inode() {
         let ino = inode.number();
         if climb.tables.may_have(object_bit(climb.dev, ino)) {
-            walk_met(ino, climb.dev, inode.generation(), parity);
+            let failed = walk_met(ino, climb.dev, inode.generation(), parity);
+            climb.scratch.lost |= failed;
         }
     }
     // VERIFIER: a pointer is no number; read back from a map it is one.
     climb.scratch.at = at.address();
     let length = at.name_length();
     if climb.tables.may_have(name_bit(length, beginning(length, at.name_beginning()))) {
-        names_chains(parity);
+        let failed = names_chains(parity);
+        climb.scratch.lost |= failed;
     }
     if climb.suffixes != 0 {
-        names_suffixes(climb.suffixes, parity);
+        let failed = names_suffixes(climb.suffixes, parity);
+        climb.scratch.lost |= failed;
     }
     if climb.scratch.fault != u32::from(Fault::DEPTH.0) {
         return STOP;
@@ -206,7 +214,8 @@ extern "C" fn step_within(_turn: u32, climb: *mut Climb<'_>) -> i64 {
         return STOP;
     }
     if climb.scratch.walk.leave_level() {
-        walk_carry();
+        let failed = walk_carry();
+        climb.scratch.lost |= failed;
     }
     climb.at = parent;
     GO_ON
@@ -216,9 +225,8 @@ extern "C" fn step_within(_turn: u32, climb: *mut Climb<'_>) -> i64 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn walk_carry() -> u32 {
-    if let Some(scratch) = scratch() {
-        scratch.walk.carry(Chain::Tree);
-    }
+    let Some(scratch) = scratch() else { return 1 };
+    scratch.walk.carry(Chain::Tree);
     0
 }
 
@@ -226,17 +234,17 @@ pub extern "C" fn walk_carry() -> u32 {
 #[inline(never)]
 #[unsafe(no_mangle)]
 pub extern "C" fn walk_met(ino: u64, dev: u32, igen: u32, parity: u32) -> u32 {
-    met(ObjectKey::new(dev, ino, igen), Chain::Tree, Parity(parity & 1));
-    0
+    met(ObjectKey::new(dev, ino, igen), Chain::Tree, Parity(parity & 1))
 }
 
 /// Looks an object up and tells the walk.
 #[inline(always)]
-fn met(key: ObjectKey, chain: Chain, tables: Parity) {
-    let Some(scratch) = scratch() else { return };
+fn met(key: ObjectKey, chain: Chain, tables: Parity) -> u32 {
+    let Some(scratch) = scratch() else { return 1 };
     if let Some(place) = tables.object(&key) {
         scratch.walk.meet(&tables, place, chain);
     }
+    0
 }
 
 /// Tells the walk of a place.
@@ -244,9 +252,8 @@ fn met(key: ObjectKey, chain: Chain, tables: Parity) {
 #[unsafe(no_mangle)]
 pub extern "C" fn walk_meet(place: u32, beyond: u32, parity: u32) -> u32 {
     let chain = if beyond != 0 { Chain::Mount } else { Chain::Tree };
-    if let Some(scratch) = scratch() {
-        scratch.walk.meet(&Parity(parity & 1), place, chain);
-    }
+    let Some(scratch) = scratch() else { return 1 };
+    scratch.walk.meet(&Parity(parity & 1), place, chain);
     0
 }
 
@@ -284,7 +291,8 @@ extern "C" fn step_beyond(_turn: u32, beyond: *mut Beyond<'_>) -> i64 {
         return STOP;
     };
     if beyond.tables.may_have(object_bit(key.dev, key.ino)) {
-        met(key, Chain::Mount, beyond.tables);
+        let failed = met(key, Chain::Mount, beyond.tables);
+        scratch.lost |= failed;
     }
     match file::up(dentry) {
         // A root: the directory it is mounted on is of the same level.
