@@ -11,7 +11,7 @@ use aya_ebpf::helpers::{
 
 use crate::{
     enforce::Outcome,
-    judge::Call,
+    judge::{Asked, Call},
     kernel::{Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, repeat},
     maps::{COUNTS, DECISIONS, REPORTS},
     tag::Subject,
@@ -33,7 +33,7 @@ pub fn count(slot: u32) {
 
 /// Tells what became of a call. Reports have a ring of their own, so that a flood of them loses no denial.
 #[inline(always)]
-pub fn judged(call: &Call, outcome: &Outcome) {
+pub fn judged(subject: &Subject, asked: &Asked, outcome: &Outcome) {
     let report = outcome.done.goes_on() && outcome.answer == Judged::FRESH;
     let entry = if report { REPORTS.reserve(0) } else { DECISIONS.reserve(0) };
     let Some(mut entry) = entry else {
@@ -41,7 +41,7 @@ pub fn judged(call: &Call, outcome: &Outcome) {
         return;
     };
     // SAFETY: reserved for a record, all of whose bytes that readers look at are written.
-    fill(unsafe { &mut *entry.as_mut_ptr() }, call, outcome);
+    fill(unsafe { &mut *entry.as_mut_ptr() }, subject, asked, outcome);
     entry.submit(0);
 }
 
@@ -65,28 +65,28 @@ pub fn held(record: &Judged) {
 
 /// Writes the record of a call. Path texts are written up to their stated length only.
 #[inline(never)]
-pub fn fill(record: &mut Judged, call: &Call, outcome: &Outcome) {
-    header(&mut record.header, event::JUDGED, 0, &call.subject);
+pub fn fill(record: &mut Judged, subject: &Subject, asked: &Asked, outcome: &Outcome) {
+    header(&mut record.header, event::JUDGED, 0, subject);
     record.hold = outcome.hold;
-    record.generation = call.generation;
+    record.generation = asked.generation;
     record.rule = outcome.decision.rule;
     record.errno = outcome.code;
-    record.op = call.asked.op.0;
+    record.op = asked.op.0;
     record.policy = outcome.decision.policy.0;
     record.done = outcome.done.0;
     record.source = outcome.decision.source.0;
     record.fault = outcome.fault.0;
-    record.hook = call.asked.hook.0;
+    record.hook = asked.hook.0;
     record.answer = outcome.answer;
     record.pad = 0;
-    record.protocol = u32::from(call.asked.protocol);
-    record.detail = call.asked.detail;
-    record.family = call.asked.address.family;
-    record.port = call.asked.address.port;
-    record.addr = call.asked.address.addr;
-    let Untyped { dentry, mount } = call.asked.first;
+    record.protocol = u32::from(asked.protocol);
+    record.detail = asked.detail;
+    record.family = asked.address.family;
+    record.port = asked.address.port;
+    record.addr = asked.address.addr;
+    let Untyped { dentry, mount } = asked.first;
     emit_see(record, 0, dentry, mount);
-    let Untyped { dentry, mount } = call.asked.second;
+    let Untyped { dentry, mount } = asked.second;
     emit_see(record, 1, dentry, mount);
     // Last, so that who reads a record in the table of holds can tell a whole one.
     // SAFETY: a member of a record that is ours.
@@ -250,5 +250,5 @@ pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
 pub fn guard(subject: Subject, hook: Hook, object: Untyped, outcome: &Outcome) {
     let mut call = Call::new(subject, hook, agent_guard_common::Op::CONNECT);
     call.asked.first = object;
-    judged(&call, outcome);
+    judged(&call.subject, &call.asked, outcome);
 }

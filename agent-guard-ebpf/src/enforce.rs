@@ -9,7 +9,9 @@ use aya_ebpf::helpers::generated::bpf_send_signal;
 
 use crate::{
     emit, hold,
-    judge::{Call, Judgement},
+    judge::{Asked, Call, Judgement},
+    tag::Subject,
+    walk::{make_scratch, scratch},
 };
 
 /// `EPERM`.
@@ -70,43 +72,56 @@ impl Outcome {
 
 /// Carries a decision out and returns what the hook returns.
 #[inline(always)]
-pub fn enforce(mut call: Call, judgement: Judgement) -> i32 {
+pub fn enforce(call: Call, judgement: Judgement) -> i32 {
     emit::count(count::JUDGED);
     if judgement.decision().verdict.0 == Verdict::ALLOW.0 && call.subject.tag().hold == 0 {
         return 0;
     }
-    let asked = judgement.decision().verdict.0 == Verdict::HOLD.0 || call.subject.tag().hold != 0;
-    let digest = if asked { hold::hold_digest(&call.asked) } else { 0 };
+    let Some(scratch) = make_scratch() else {
+        emit::count(count::FAULTS);
+        emit::count(count::DENIED);
+        emit::count(count::LOST_DECISIONS);
+        return -EPERM;
+    };
+    scratch.asked = call.asked;
     // VERIFIER: it wants to see the range of what a hook returns.
-    match act(&mut call, judgement, digest) {
+    match enforce_act(judgement.0) {
         0 => 0,
         code if code == -ERESTARTNOINTR => -ERESTARTNOINTR,
         _ => -EPERM,
     }
 }
 
-/// VERIFIER: a function of its own, so that its stack isn't on top of the hook's largest.
+/// Carries out what was decided about what the task's [`crate::maps::Scratch`] says is asked for.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
 #[inline(never)]
-fn act(call: &mut Call, judgement: Judgement, digest: u64) -> i32 {
-    let zero = call.subject.tag().pad;
+#[unsafe(no_mangle)]
+pub extern "C" fn enforce_act(judgement: u64) -> i32 {
+    let judgement = Judgement(judgement);
+    let (Some(mut subject), Some(scratch)) = (Subject::current(), scratch()) else { return -EPERM };
+    let asked = &scratch.asked;
+    let zero = subject.tag().pad;
     let decision = judgement.decision();
-    let mut outcome = carry_out(call, decision, digest).forget(zero);
+    let held = decision.verdict.0 == Verdict::HOLD.0 || subject.tag().hold != 0;
+    let digest = if held { hold::hold_digest(asked) } else { 0 };
+    let mut outcome = carry_out(&mut subject, asked, decision, digest).forget(zero);
     if judgement.what_went_wrong().0 != Fault::NONE.0 {
         outcome.fault = judgement.what_went_wrong();
     }
     if outcome.answer != hold::SILENT {
-        tell(call, &outcome);
+        tell(&subject, asked, &outcome);
     }
     outcome.code
 }
 
 #[inline(always)]
-fn carry_out(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
+fn carry_out(subject: &mut Subject, asked: &Asked, decision: Decision, digest: u64) -> Outcome {
     if decision.verdict.0 == Verdict::HOLD.0 {
-        return hold::hold(call, decision, digest);
+        return hold::hold(subject, asked, decision, digest);
     }
     // Judged anew under another policy, a held call needs no answer any more.
-    hold::settle(call, digest);
+    hold::settle(subject, digest);
     if decision.verdict.0 == Verdict::ALLOW.0 {
         return Outcome { answer: hold::SILENT, ..Outcome::fresh(decision, 0) };
     }
@@ -131,7 +146,7 @@ pub fn stop() -> bool {
 
 /// Counts and tells.
 #[inline(always)]
-fn tell(call: &Call, outcome: &Outcome) {
+fn tell(subject: &Subject, asked: &Asked, outcome: &Outcome) {
     if outcome.fault.0 != Fault::NONE.0 {
         emit::count(count::FAULTS);
     }
@@ -144,5 +159,5 @@ fn tell(call: &Call, outcome: &Outcome) {
     if outcome.done.0 == Verdict::KILL.0 {
         emit::count(count::KILLED);
     }
-    emit::judged(call, outcome);
+    emit::judged(subject, asked, outcome);
 }

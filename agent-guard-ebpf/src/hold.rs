@@ -18,9 +18,10 @@ use aya_ebpf::{
 use crate::{
     emit,
     enforce::{EPERM, ERESTARTNOINTR, Outcome, stop},
-    judge::{Asked, Call},
+    judge::Asked,
     kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
     maps::{ANSWERS, BLANK, GUARD, HOLDS},
+    tag::Subject,
 };
 
 /// Mark in [`Outcome::answer`]: nobody needs to hear of this again.
@@ -31,48 +32,55 @@ const NAME_WORDS: u32 = 32;
 
 /// Holds the call, or lets it go on or fail if it was held before and has an answer.
 #[inline(always)]
-pub fn hold(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
-    if !call.restarts || !call.subject.task().can_restart() {
+pub fn hold(subject: &mut Subject, asked: &Asked, decision: Decision, digest: u64) -> Outcome {
+    if asked.restarts == 0 || !subject.task().can_restart() {
         return Outcome::refused(decision, Fault::UNHOLDABLE);
     }
     if digest == 0 {
         return Outcome::refused(decision, Fault::READ);
     }
-    let id = call.subject.tag().hold;
-    if id != 0 && call.subject.tag().digest == digest {
+    let id = subject.tag().hold;
+    if id != 0 && subject.tag().digest == digest {
         // SAFETY: the value is copied at once; the daemon writes it once and never changes it.
         return match unsafe { ANSWERS.get(id) } {
-            Some(answer) => answered(call, decision, id, digest, answer.verdict),
+            Some(answer) => answered(subject, asked, decision, id, digest, answer.verdict),
             // Still the same question, unless nobody can see it any more.
             // SAFETY: only whether there is one.
             None if unsafe { HOLDS.get(id) }.is_some() => {
-                wait(call, Outcome { answer: SILENT, ..waiting(decision, id) })
+                wait(subject, Outcome { answer: SILENT, ..waiting(decision, id) })
             }
-            None => ask(call, decision, digest),
+            None => ask(subject, asked, decision, digest),
         };
     }
-    let granted = call.subject.tag().granted == digest;
-    call.subject.tag_mut().granted = 0;
-    if granted && is_truncation(call) {
+    let granted = subject.tag().granted == digest;
+    subject.tag_mut().granted = 0;
+    if granted && is_truncation(asked) {
         return Outcome { answer: SILENT, ..Outcome::fresh(decision, 0) };
     }
-    ask(call, decision, digest)
+    ask(subject, asked, decision, digest)
 }
 
 /// The hook for truncation. An approved open for writing includes one truncation of the same object: as part of the same
 /// call, which has a hook of its own, or through the descriptor.
 #[inline(always)]
-fn is_truncation(call: &Call) -> bool {
-    call.asked.hook.0 == Hook::PATH_TRUNCATE.0 || call.asked.hook.0 == Hook::FILE_TRUNCATE.0
+fn is_truncation(asked: &Asked) -> bool {
+    asked.hook.0 == Hook::PATH_TRUNCATE.0 || asked.hook.0 == Hook::FILE_TRUNCATE.0
 }
 
 /// Uses an answer up.
 #[inline(always)]
-fn answered(call: &mut Call, decision: Decision, id: u64, digest: u64, verdict: u32) -> Outcome {
+fn answered(
+    subject: &mut Subject,
+    asked: &Asked,
+    decision: Decision,
+    id: u64,
+    digest: u64,
+    verdict: u32,
+) -> Outcome {
     let approved = verdict == Verdict::ALLOW.0 as u32;
     forget(id);
-    let opened = call.asked.hook.0 == Hook::FILE_OPEN.0;
-    let tag = call.subject.tag_mut();
+    let opened = asked.hook.0 == Hook::FILE_OPEN.0;
+    let tag = subject.tag_mut();
     tag.hold = 0;
     tag.digest = 0;
     tag.granted = if approved && opened { digest } else { 0 };
@@ -86,9 +94,9 @@ fn answered(call: &mut Call, decision: Decision, id: u64, digest: u64, verdict: 
 
 /// Asks people: notes the hold, then stops the process.
 #[inline(always)]
-fn ask(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
-    if call.subject.tag().hold != 0 {
-        abandon(call);
+fn ask(subject: &mut Subject, asked: &Asked, decision: Decision, digest: u64) -> Outcome {
+    if subject.tag().hold != 0 {
+        abandon(subject);
     }
     // SAFETY: the helper takes nothing.
     let id = unsafe { (u64::from(bpf_get_prandom_u32()) << 32) | u64::from(bpf_get_prandom_u32()) | 1 };
@@ -104,12 +112,12 @@ fn ask(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
     }
     // SAFETY: a value of that map; nobody else knows the number yet.
     let record = unsafe { &mut *record.cast::<Judged>() };
-    emit::fill(record, call, &outcome);
-    let tag = call.subject.tag_mut();
+    emit::fill(record, subject, asked, &outcome);
+    let tag = subject.tag_mut();
     tag.hold = id;
     tag.digest = digest;
     tag.granted = 0;
-    let outcome = wait(call, outcome);
+    let outcome = wait(subject, outcome);
     if outcome.fault.0 == Fault::NONE.0 {
         // The event is the same record; written here, because it is there already.
         emit::held(record);
@@ -120,12 +128,12 @@ fn ask(call: &mut Call, decision: Decision, digest: u64) -> Outcome {
 
 /// Stops the process and has the call started again. If it can't be stopped, the call fails.
 #[inline(always)]
-fn wait(call: &mut Call, outcome: Outcome) -> Outcome {
+fn wait(subject: &mut Subject, outcome: Outcome) -> Outcome {
     if stop() {
         return outcome;
     }
     forget(outcome.hold);
-    let tag = call.subject.tag_mut();
+    let tag = subject.tag_mut();
     tag.hold = 0;
     tag.digest = 0;
     Outcome::refused(outcome.decision, Fault::SIGNAL)
@@ -145,18 +153,18 @@ fn waiting(decision: Decision, id: u64) -> Outcome {
 
 /// A call that isn't held (any more): if it is the one that was, its hold is settled.
 #[inline(always)]
-pub fn settle(call: &mut Call, digest: u64) {
-    if digest != 0 && digest == call.subject.tag().digest {
-        abandon(call);
+pub fn settle(subject: &mut Subject, digest: u64) {
+    if digest != 0 && digest == subject.tag().digest {
+        abandon(subject);
     }
 }
 
 /// Leaves a hold without an answer. The daemon sees that it is gone.
 #[inline(always)]
-fn abandon(call: &mut Call) {
-    let id = call.subject.tag().hold;
+fn abandon(subject: &mut Subject) {
+    let id = subject.tag().hold;
     forget(id);
-    let tag = call.subject.tag_mut();
+    let tag = subject.tag_mut();
     tag.hold = 0;
     tag.digest = 0;
 }

@@ -162,6 +162,12 @@ impl Judgement {
         Self::decided(Decision::builtin())
     }
 
+    /// Whether it is about what needs no rule.
+    #[inline(always)]
+    pub fn is_builtin(self) -> bool {
+        self.decision().source.0 == Source::BUILTIN.0 && self.what_went_wrong().0 == Fault::NONE.0
+    }
+
     /// The stricter of two.
     #[inline(always)]
     pub fn and(self, other: Self) -> Self {
@@ -205,8 +211,9 @@ impl From<Result<Decision, Fault>> for Judgement {
     }
 }
 
-/// What is asked for, in plain numbers.
+/// What is asked for, in plain numbers, all of its bytes told: it goes through map memory.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Asked {
     /// What is acted on; for a rename its source.
     pub first: Untyped,
@@ -222,6 +229,12 @@ pub struct Asked {
     pub op: Op,
     /// Where.
     pub hook: Hook,
+    /// Generation that judges; 0 if there is none.
+    pub generation: u32,
+    /// 1 if what the hook returns reaches the system call, so that it can be started again.
+    pub restarts: u32,
+    /// VERIFIER: what it copies has to be initialised.
+    pub pad: u32,
 }
 
 /// A call under judgement.
@@ -230,10 +243,6 @@ pub struct Call {
     pub subject: Subject,
     /// What.
     pub asked: Asked,
-    /// Generation that judges; 0 if there is none.
-    pub generation: u32,
-    /// Whether what the hook returns reaches the system call, so that it can be started again.
-    pub restarts: bool,
 }
 
 impl Call {
@@ -248,8 +257,11 @@ impl Call {
             protocol: 0,
             op,
             hook,
+            generation: 0,
+            restarts: 1,
+            pad: 0,
         };
-        Self { subject, asked, generation: 0, restarts: true }
+        Self { subject, asked }
     }
 
     /// What it acts on.
@@ -291,7 +303,7 @@ impl Call {
         if number == 0 {
             return none;
         }
-        self.generation = number;
+        self.asked.generation = number;
         let slot = number & 1;
         let Some(filter) = FILTERS.get(slot) else { return none };
         if session.state == Session::KILLED {

@@ -16,6 +16,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
+use crate::judge::Asked;
+
 /// Definition of a task storage map, which aya-ebpf has no type for: the members are read from BTF by
 /// their names and types (`libbpf` calls this a BTF-defined map).
 #[repr(C)]
@@ -48,6 +50,8 @@ impl<T> TaskStorage<T> {
 /// stack, of which all functions together have 512 bytes, is left for pointers.
 #[repr(C)]
 pub struct Scratch {
+    /// What is asked for, on its way to being carried out.
+    pub asked: Asked,
     /// What was met.
     pub walk: Walk,
     /// Where it is within the object's own file system: a `struct dentry *`.

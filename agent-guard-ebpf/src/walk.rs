@@ -102,7 +102,7 @@ fn not_judged() -> Judgement {
 
 /// What the current task walks with, if it has walked before; else it is made.
 #[inline(always)]
-fn make_scratch() -> Option<&'static mut Scratch> {
+pub fn make_scratch() -> Option<&'static mut Scratch> {
     find(u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE))
 }
 

@@ -9,23 +9,14 @@ use crate::{
     judge::{Call, Judgement},
     kernel::{File, Vma, file::is_ring},
     tag::Subject,
+    walk::object,
 };
 
 /// `PROT_EXEC` (`include/uapi/asm-generic/mman-common.h`).
 const PROT_EXEC: u64 = 4;
 
-/// A mapping that becomes code. What `execve` maps was judged when it was opened.
-#[inline(always)]
-fn code<const HOOK: u8>(subject: Subject, file: File) -> i32 {
-    let path = file.path();
-    if file.executes() || path.mount().internal() {
-        return 0;
-    }
-    act::<HOOK>(subject, Op::EXECUTE, path, path.dentry())
-}
-
 // int mmap_file(struct file *file, unsigned long reqprot, unsigned long prot, unsigned long flags)
-// Shared and writable needs a descriptor that was opened for writing.
+// Shared and writable needs a descriptor that was opened for writing. What `execve` maps was judged when it was opened.
 #[lsm(hook = "mmap_file")]
 pub fn mmap_file(ctx: LsmContext) -> i32 {
     let file: *const u8 = ctx.arg(0);
@@ -33,7 +24,12 @@ pub fn mmap_file(ctx: LsmContext) -> i32 {
         return 0;
     }
     let Some(subject) = Subject::current() else { return 0 };
-    code::<{ Hook::MMAP_FILE.0 }>(subject, File(file))
+    let file = File(file);
+    let path = file.path();
+    if file.executes() || path.mount().internal() {
+        return 0;
+    }
+    act::<{ Hook::MMAP_FILE.0 }>(subject, Op::EXECUTE, path, path.dentry())
 }
 
 // int file_mprotect(struct vm_area_struct *vma, unsigned long reqprot, unsigned long prot)
@@ -44,7 +40,19 @@ pub fn file_mprotect(ctx: LsmContext) -> i32 {
     }
     let Some(subject) = Subject::current() else { return 0 };
     let Some(file) = Vma(ctx.arg(0)).file() else { return 0 };
-    code::<{ Hook::FILE_MPROTECT.0 }>(subject, file)
+    let path = file.path();
+    if file.executes() || path.mount().internal() {
+        return 0;
+    }
+    let dentry = path.dentry();
+    let mut call = Call::new(subject, Hook::FILE_MPROTECT, Op::EXECUTE).on(path, dentry);
+    let judgement = call.judge(|session, tables| {
+        let judgement = object(tables, session, Op::EXECUTE, path, dentry);
+        // What is mapped of an overlay is a file of its layer, from 6.5 on: which object the session has mapped isn't known
+        // (`backing_file_mmap`, fs/backing-file.c).
+        if judgement.is_builtin() { Judgement::fault(Fault::READ) } else { judgement }
+    });
+    enforce(call, judgement)
 }
 
 // int file_receive(struct file *file)
@@ -58,7 +66,7 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
     let dentry = path.dentry();
     let mut call = Call::new(subject, Hook::FILE_RECEIVE, Op::WRITE).on(path, dentry);
     // The message is received all the same, without the descriptor: there is no call to start again.
-    call.restarts = false;
+    call.asked.restarts = 0;
     if path.mount().internal() {
         if !is_ring(dentry.address()) {
             return 0;
