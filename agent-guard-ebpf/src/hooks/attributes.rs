@@ -137,10 +137,12 @@ fn sort(command: u32) -> Ioctl {
         0x400c_6615 | 0xc009_6616 | 0x8010_661b | 0xc080_661a | 0x4010_6614 | 0xc004_6686 | 0xc028_6687 => {
             Ioctl::Harmless
         }
-        // FICLONE, FICLONERANGE: the descriptor must be open for writing. FIDEDUPERANGE changes no contents.
+        // FICLONE, FICLONERANGE: the descriptor must be open for writing. Not so for the targets of FIDEDUPERANGE, which
+        // this hook doesn't see: that is one of the others.
         // FS_IOC_RESVSP, RESVSP64, UNRESVSP, UNRESVSP64, ZERO_RANGE: open for writing.
-        0x4004_9409 | 0x4020_940d | 0xc018_9436 | 0x4030_5828 | 0x4030_582a | 0x4030_5829 | 0x4030_582b
-        | 0x4030_5839 => Ioctl::Harmless,
+        0x4004_9409 | 0x4020_940d | 0x4030_5828 | 0x4030_582a | 0x4030_5829 | 0x4030_582b | 0x4030_5839 => {
+            Ioctl::Harmless
+        }
         // BTRFS_IOC_TREE_SEARCH, TREE_SEARCH_V2, INO_LOOKUP, INO_LOOKUP_USER, FS_INFO, DEV_INFO, SPACE_INFO,
         // SUBVOL_GETFLAGS, GET_SUBVOL_INFO, GET_SUBVOL_ROOTREF, GET_FEATURES, INO_PATHS, SYNC.
         0xd000_9411 | 0xc070_9411 | 0xd000_9412 | 0xd018_943e | 0x8400_941f | 0xd000_941e | 0xc010_9414
