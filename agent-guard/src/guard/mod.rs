@@ -4,7 +4,10 @@
 
 mod answers;
 mod backend;
+mod endings;
+mod explaining;
 mod known;
+pub mod mounts;
 mod paths;
 mod policy;
 mod records;
@@ -77,6 +80,8 @@ pub(crate) struct State {
     /// Sessions by number.
     sessions: HashMap<u64, Session>,
     processes: Processes,
+    /// Sessions that a look at all processes found nobody of.
+    empty: HashMap<u64, endings::Empty>,
     holds: BTreeMap<Ulid, Hold>,
     in_force: Option<InForce>,
     /// Generation that was in force when the daemon started; 0 for none.

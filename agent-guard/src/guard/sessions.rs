@@ -1,13 +1,8 @@
 //! Sessions: start, adopt, find, kill, end.
 
-use std::{
-    collections::HashMap,
-    os::fd::{AsFd as _, OwnedFd},
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, os::fd::AsFd as _};
 
 use agent_guard_common::subject::{MAX_SESSIONS, Session as Slot, Tag};
-use rustix::process::{Signal, pidfd_send_signal};
 use ulid::Ulid;
 
 use super::{
@@ -21,17 +16,11 @@ use crate::{
         error::{ApiError, Code},
         types::{Mode, SessionStarted, SessionState, StartSession, Time, Who},
     },
-    events::activity::{Activity, Actor, SessionEnded, SessionRef, SessionStarted as Started},
+    events::activity::{Activity, Actor, SessionRef, SessionStarted as Started},
     policy::model,
     session::{Session, proc, processes::Process},
     sys,
 };
-
-/// Ended sessions that `session list` still shows.
-const ENDED_KEPT: usize = 64;
-
-/// How long a kill may take.
-const KILL_LIMIT: Duration = Duration::from_secs(20);
 
 impl Guard {
     /// Takes up the sessions of an earlier daemon: those whose file and slot agree.
@@ -74,18 +63,6 @@ impl Guard {
             (!proc::stat(pid).ok()?.dead()).then_some((pid, tag.session))
         });
         tagged.collect()
-    }
-
-    /// The living processes of a session, with descriptors.
-    fn members(&self, number: u64) -> Vec<(u32, OwnedFd)> {
-        let Ok(pids) = proc::all() else { return Vec::new() };
-        let maps = lock(&self.maps);
-        let members = pids.into_iter().filter_map(|pid| {
-            let process = proc::open(pid).ok()?;
-            let tag = maps.tag_of(process.as_fd()).ok()??;
-            (tag.session == number && !proc::stat(pid).ok()?.dead()).then_some((pid, process))
-        });
-        members.collect()
     }
 
     /// Starts a session with the caller's own process.
@@ -215,98 +192,6 @@ impl Guard {
         }
         Ok(())
     }
-
-    /// Kills all processes of a session; returns how many.
-    pub(super) fn kill_session(&self, number: u64) -> Result<u64, ApiError> {
-        {
-            let mut state = lock(&self.state);
-            let Some(session) = state.sessions.get_mut(&number) else {
-                return Err(ApiError::new(Code::Conflict, "the session has ended"));
-            };
-            session.state = SessionState::Killed;
-            if let Err(error) = self.store.write(session) {
-                tracing::warn!(%error, "the session's file");
-            }
-            let slot = slot_of(session, Slot::KILLED);
-            // From here on nothing of it can fork, so looking for members comes to an end.
-            lock(&self.maps).set_session(session.slot, &slot).map_err(internal)?;
-        }
-        let mut killed = std::collections::HashSet::new();
-        let limit = Instant::now() + KILL_LIMIT;
-        loop {
-            let members = self.members(number);
-            if members.is_empty() {
-                break;
-            }
-            for (pid, process) in &members {
-                if pidfd_send_signal(process, Signal::KILL).is_ok() {
-                    killed.insert(*pid);
-                }
-            }
-            if Instant::now() > limit {
-                let left: Vec<_> = members.iter().map(|(pid, _)| pid.to_string()).collect();
-                let detail = format!("processes {} don't end although they were killed", left.join(", "));
-                return Err(ApiError::new(Code::Unavailable, detail));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(u64::try_from(killed.len()).unwrap_or(u64::MAX))
-    }
-
-    /// Ends sessions that have no living process.
-    pub(super) fn end_sessions(&self, state: &mut State) {
-        let empty: Vec<u64> = state
-            .running()
-            .map(|session| session.number)
-            .filter(|number| state.processes.living(*number).next().is_none())
-            .collect();
-        if empty.is_empty() {
-            return;
-        }
-        // The records say that nobody is left; the kernel has the last word.
-        let tagged = self.tagged_processes();
-        for number in empty {
-            let members: Vec<u32> =
-                tagged.iter().filter(|(_, session)| *session == number).map(|(pid, _)| *pid).collect();
-            if members.is_empty() {
-                self.end(state, number);
-            }
-            for pid in members {
-                if let Err(error) = state.processes.found(pid, number) {
-                    tracing::debug!(%error, pid, "gone meanwhile");
-                }
-            }
-        }
-    }
-
-    fn end(&self, state: &mut State, number: u64) {
-        let Some(session) = state.sessions.get(&number).cloned() else { return };
-        let actor = state.actor_of_root(&session);
-        let killed = session.state == SessionState::Killed;
-        let now = Time::now();
-        if let Err(error) = lock(&self.maps).set_session(session.slot, &Slot::default()) {
-            tracing::error!(%error, "the slot of a session that has ended");
-            return;
-        }
-        if let Err(error) = self.store.remove(session.id) {
-            tracing::warn!(%error, "the file of a session that has ended");
-        }
-        if let Some(session) = state.sessions.get_mut(&number) {
-            session.state = SessionState::Ended;
-            session.ended = Some(now);
-        }
-        state.processes.forget(number);
-        self.unbind(state, session.binding);
-        let duration_ms = now.ms().saturating_sub(session.started.ms());
-        self.log.say(Activity::SessionEnded(SessionEnded { actor, duration_ms, killed }));
-        let mut ended: Vec<_> =
-            state.sessions.values().filter_map(|session| Some((session.ended?, session.number))).collect();
-        ended.sort_unstable();
-        let surplus = ended.len().saturating_sub(ENDED_KEPT);
-        for (_, number) in ended.into_iter().take(surplus) {
-            state.sessions.remove(&number);
-        }
-    }
 }
 
 impl State {
@@ -342,7 +227,7 @@ impl State {
 }
 
 /// What the kernel knows of a session.
-fn slot_of(session: &Session, state: u32) -> Slot {
+pub(super) fn slot_of(session: &Session, state: u32) -> Slot {
     Slot {
         id: session.number,
         profile: session.index,

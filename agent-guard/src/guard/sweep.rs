@@ -31,16 +31,16 @@ impl Guard {
     /// Looks at everything. Called about four times a second by the thread that reads records, so that all records
     /// written before are taken in.
     ///
-    /// `all` says whether all records were taken in: only then can a hold be called withdrawn because nothing is known
-    /// of it.
+    /// `all` says whether all records were taken in: only then can a hold be called withdrawn, or a session ended,
+    /// because nothing is known of it.
     pub fn sweep(&self, all: bool) {
         let mut state = lock(&self.state);
         if all {
             self.find_holds(&mut state);
             self.sweep_holds(&mut state);
+            state.processes.prune();
+            self.end_sessions(&mut state);
         }
-        state.processes.prune();
-        self.end_sessions(&mut state);
         self.say_losses(&mut state);
         drop(state);
         self.log.tick();

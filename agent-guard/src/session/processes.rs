@@ -41,6 +41,8 @@ pub struct Process {
 #[derive(Debug, Default)]
 pub struct Processes {
     all: HashMap<u32, Process>,
+    /// When a process of a session last made another, nanoseconds since boot.
+    forks: HashMap<u64, u64>,
     ended: std::collections::VecDeque<(u32, u64)>,
 }
 
@@ -67,6 +69,7 @@ impl Processes {
 
     /// A process made another.
     pub fn forked(&mut self, fork: &Lifecycle) {
+        self.forks.insert(fork.header.session, fork.header.time);
         let parent = self.of(&fork.header);
         let child =
             Process { pid: fork.child, start: fork.child_start, ppid: parent.pid, ended: false, ..parent };
@@ -166,8 +169,15 @@ impl Processes {
         self.all.values().filter(move |process| process.session == session && !process.ended)
     }
 
+    /// When a process of a session last made another, nanoseconds since boot; 0 for never.
+    #[must_use]
+    pub fn last_fork(&self, session: u64) -> u64 {
+        self.forks.get(&session).copied().unwrap_or_default()
+    }
+
     /// Forgets a session's processes.
     pub fn forget(&mut self, session: u64) {
+        self.forks.remove(&session);
         self.all.retain(|_, process| process.session != session);
     }
 }

@@ -1,0 +1,160 @@
+//! How sessions end: killed, or because nobody of them is left.
+
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use agent_guard_common::subject::Session as Slot;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::{
+    Guard, State, lock,
+    sessions::{internal, slot_of},
+};
+use crate::{
+    api::{
+        error::{ApiError, Code},
+        types::{SessionState, Time},
+    },
+    events::activity::{Activity, SessionEnded},
+    session::proc,
+};
+
+/// Ended sessions that `session list` still shows.
+const ENDED_KEPT: usize = 64;
+
+/// When a look at all processes found none of a session.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Empty {
+    /// When the look began, nanoseconds since boot.
+    since: u64,
+    /// Reports that had been lost by then.
+    lost: u64,
+}
+
+/// How long a kill may take.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
+impl Guard {
+    /// The living processes of a session, with descriptors.
+    fn members(&self, number: u64) -> Vec<(u32, OwnedFd)> {
+        let Ok(pids) = proc::all() else { return Vec::new() };
+        let maps = lock(&self.maps);
+        let members = pids.into_iter().filter_map(|pid| {
+            let process = proc::open(pid).ok()?;
+            let tag = maps.tag_of(process.as_fd()).ok()??;
+            (tag.session == number && !proc::stat(pid).ok()?.dead()).then_some((pid, process))
+        });
+        members.collect()
+    }
+
+    /// Kills all processes of a session; returns how many.
+    pub(super) fn kill_session(&self, number: u64) -> Result<u64, ApiError> {
+        {
+            let mut state = lock(&self.state);
+            let Some(session) = state.sessions.get_mut(&number) else {
+                return Err(ApiError::new(Code::Conflict, "the session has ended"));
+            };
+            session.state = SessionState::Killed;
+            if let Err(error) = self.store.write(session) {
+                tracing::warn!(%error, "the session's file");
+            }
+            let slot = slot_of(session, Slot::KILLED);
+            // From here on nothing of it can fork, so looking for members comes to an end.
+            lock(&self.maps).set_session(session.slot, &slot).map_err(internal)?;
+        }
+        let mut killed = std::collections::HashSet::new();
+        let limit = Instant::now() + KILL_LIMIT;
+        loop {
+            let members = self.members(number);
+            if members.is_empty() {
+                break;
+            }
+            for (pid, process) in &members {
+                if pidfd_send_signal(process, Signal::KILL).is_ok() {
+                    killed.insert(*pid);
+                }
+            }
+            if Instant::now() > limit {
+                let left: Vec<_> = members.iter().map(|(pid, _)| pid.to_string()).collect();
+                let detail = format!("processes {} don't end although they were killed", left.join(", "));
+                return Err(ApiError::new(Code::Unavailable, detail));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(u64::try_from(killed.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Ends sessions that have no living process. The kernel has the last word, but while all processes are looked at one
+    /// after another, one that makes a child and ends can slip by. So nobody may be found, and then no record of that time
+    /// may tell of a child: whoever slips by makes one. To be called with all records taken in that are older than the call
+    /// before.
+    pub(super) fn end_sessions(&self, state: &mut State) {
+        let quiet = |number: &u64| state.processes.living(*number).next().is_none();
+        let mut quiet: Vec<u64> = state.running().map(|session| session.number).filter(quiet).collect();
+        state.empty.retain(|number, _| quiet.contains(number));
+        let lost = match lock(&self.maps).counts() {
+            Ok([_, reports, ..]) => reports,
+            Err(error) => {
+                tracing::error!(%error, "the counters can't be read");
+                return;
+            }
+        };
+        quiet.retain(|number| {
+            let ended = state
+                .empty
+                .remove(number)
+                .is_some_and(|empty| state.processes.last_fork(*number) < empty.since && lost == empty.lost);
+            if ended {
+                self.end(state, *number);
+            }
+            !ended
+        });
+        if quiet.is_empty() {
+            return;
+        }
+        let empty = Empty { since: proc::boot_clock(), lost };
+        let tagged = self.tagged_processes();
+        for number in quiet {
+            let mut members = tagged.iter().filter(|(_, session)| *session == number).peekable();
+            if members.peek().is_none() {
+                state.empty.insert(number, empty);
+            }
+            for (pid, _) in members {
+                if let Err(error) = state.processes.found(*pid, number) {
+                    tracing::debug!(%error, pid, "gone meanwhile");
+                }
+            }
+        }
+    }
+
+    fn end(&self, state: &mut State, number: u64) {
+        let Some(session) = state.sessions.get(&number).cloned() else { return };
+        let actor = state.actor_of_root(&session);
+        let killed = session.state == SessionState::Killed;
+        let now = Time::now();
+        if let Err(error) = lock(&self.maps).set_session(session.slot, &Slot::default()) {
+            tracing::error!(%error, "the slot of a session that has ended");
+            return;
+        }
+        if let Err(error) = self.store.remove(session.id) {
+            tracing::warn!(%error, "the file of a session that has ended");
+        }
+        if let Some(session) = state.sessions.get_mut(&number) {
+            session.state = SessionState::Ended;
+            session.ended = Some(now);
+        }
+        state.processes.forget(number);
+        self.unbind(state, session.binding);
+        let duration_ms = now.ms().saturating_sub(session.started.ms());
+        self.log.say(Activity::SessionEnded(SessionEnded { actor, duration_ms, killed }));
+        let mut ended: Vec<_> =
+            state.sessions.values().filter_map(|session| Some((session.ended?, session.number))).collect();
+        ended.sort_unstable();
+        let surplus = ended.len().saturating_sub(ENDED_KEPT);
+        for (_, number) in ended.into_iter().take(surplus) {
+            state.sessions.remove(&number);
+        }
+    }
+}
