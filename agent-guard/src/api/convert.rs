@@ -1,12 +1,23 @@
 //! From the policy's own types to those on the wire: the one place where the two meet.
 
+use std::path::Path;
+
+use agent_guard_common::{Op, Verdict, event::Hook};
+
 use super::{
     error::{ApiError, Code, ErrorItem},
-    types::{ExplainedObject, Mode, PolicyView, ProfileView, RuleView, Time},
+    types::{
+        ExplainRequest, ExplainedObject, ExplanationView, Mode, PolicyView, ProfileView, RuleView, Time,
+    },
 };
-use crate::policy::{
-    Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind, explain::ExplainError, model,
-    summary::ProfileSummary,
+use crate::{
+    kernel::support::Program,
+    policy::{
+        Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind,
+        explain::{ExplainError, Question},
+        model,
+        summary::ProfileSummary,
+    },
 };
 
 /// A rule, with the hooks that enforce it on this kernel.
@@ -106,9 +117,61 @@ fn profile(profile: &ProfileSummary) -> ProfileView {
     }
 }
 
-/// What the policy says about one object.
+/// Which of a kernel's programs enforce a rule, by name.
 #[must_use]
-pub fn explained(
+pub fn hooks(rule: &RuleInfo, present: &[Program]) -> Vec<String> {
+    let ops: Vec<Op> = match rule.kind {
+        RuleKind::Network => vec![Op::CONNECT],
+        _ => rule.ops.iter().filter_map(|op| Op::from_name(op)).collect(),
+    };
+    let mut hooks: Vec<Hook> = Hook::ALL
+        .iter()
+        .copied()
+        .filter(|hook| {
+            let program = present.iter().find(|program| program.name == hook.name());
+            program.is_some_and(|program| program.judges(&ops))
+        })
+        .collect();
+    hooks.sort_by_key(|hook| hook.0);
+    hooks.into_iter().map(|hook| hook.name().to_owned()).collect()
+}
+
+/// What is asked.
+///
+/// # Errors
+///
+/// If it is no question about a policy.
+pub fn question(request: &ExplainRequest) -> Result<Question, ExplainError> {
+    match (&request.operation, &request.path, &request.connect) {
+        (_, _, Some(to)) => Question::connect(to),
+        (Some(op), Some(path), None) => Question::file(op, Path::new(path)),
+        _ => Err(ExplainError::NoQuestion),
+    }
+}
+
+/// The answer to a question.
+pub fn explanation(
+    profile: &str,
+    question: &Question,
+    generation: u32,
+    answers: &[(String, Explanation)],
+    hooks: impl Fn(&RuleInfo) -> Vec<String>,
+) -> ExplanationView {
+    let objects: Vec<_> =
+        answers.iter().map(|(object, answer)| explained(object.clone(), answer, &hooks)).collect();
+    let strictest = objects.iter().filter_map(|object| Verdict::from_name(&object.verdict)).max();
+    ExplanationView {
+        profile: profile.to_owned(),
+        operation: question.operation().to_owned(),
+        generation,
+        verdict: strictest.unwrap_or(Verdict::DENY).name().to_owned(),
+        objects,
+        notes: Vec::new(),
+    }
+}
+
+/// What the policy says about one object.
+fn explained(
     object: String,
     explanation: &Explanation,
     hooks: impl Fn(&RuleInfo) -> Vec<String>,
@@ -126,7 +189,11 @@ pub fn explained(
 pub fn explain_error<'a>(error: &ExplainError, profiles: impl IntoIterator<Item = &'a str>) -> ApiError {
     let code = match error {
         ExplainError::UnknownProfile(name) => return ApiError::unknown_profile(name, profiles),
-        ExplainError::NotAFileOp(_) | ExplainError::NotAbsolute(_) => Code::BadRequest,
+        ExplainError::NotAFileOp(_)
+        | ExplainError::UnknownOp(_)
+        | ExplainError::NoQuestion
+        | ExplainError::NoAddress { .. }
+        | ExplainError::NotAbsolute(_) => Code::BadRequest,
         ExplainError::Lookup { .. } => Code::Unavailable,
         ExplainError::Fault(_) => Code::Internal,
     };

@@ -63,6 +63,7 @@ pub enum Command {
         "agent-guard policy check",
         "agent-guard policy check ./new.toml",
         "agent-guard policy explain --profile coding-agent --op delete --path /srv/prod/db",
+        "agent-guard policy explain --profile coding-agent --op write --path ~/src/a.c --file ./new.toml --cwd ~/src",
     ]))]
     Policy(PolicyCommand),
     /// Show what happened
@@ -227,6 +228,18 @@ pub struct ExplainArgs {
     /// A connection instead
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
+    /// As a session of that profile sees it: its id, the end of its id, or its name
+    #[arg(long, value_name = "ID", conflicts_with = "file")]
+    pub session: Option<String>,
+    /// By these policy files instead of what is in force, without the daemon; can be given several times
+    #[arg(long, value_name = "FILE|DIR")]
+    pub file: Vec<PathBuf>,
+    /// With --file: as a session sees it that is started in this directory
+    #[arg(long, value_name = "DIR", requires = "file")]
+    pub cwd: Option<PathBuf>,
+    /// With --cwd: the home directory of whoever starts it
+    #[arg(long, value_name = "DIR", requires = "cwd")]
+    pub home: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -241,7 +254,7 @@ pub enum PolicyCommand {
     Show(JsonArgs),
     /// Read the policy again; one with errors changes nothing
     Reload(JsonArgs),
-    /// Say what the policy in force would do, and by which rule
+    /// Say what the policy would do, and by which rule: the one in force, or one in files
     Explain(ExplainArgs),
 }
 
@@ -307,6 +320,8 @@ mod tests {
             &["approvals", "approve", "x", "--for", "session"],
             &["policy", "explain", "--profile", "p"],
             &["policy", "explain", "--profile", "p", "--op", "delete"],
+            &["policy", "explain", "--profile", "p", "--connect", "h:1", "--cwd", "/"],
+            &["policy", "explain", "--profile", "p", "--connect", "h:1", "--session", "x", "--file", "f"],
             &["policy", "explain", "--profile", "p", "--op", "delete", "--path", "/", "--connect", "h:1"],
             &["events", "--verdict", "denied"],
             &["events", "--since", "yesterday"],

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{ErrorItem, convert},
-    policy::{self, Compiled, Diagnostic, HostFilesystem, source},
+    policy::{self, Compiled, Diagnostic, HostFilesystem, Source, TRIAL_KEY, source},
 };
 
 /// What `policy check --json` prints.
@@ -32,17 +32,22 @@ impl Checked {
 }
 
 pub(super) fn check(out: &Out, paths: &[PathBuf]) -> Result<Exit, Failure> {
-    let sources = source::read(paths, source::Trust::Anybody).map_err(|error| {
-        let exit =
-            if matches!(error, source::SourceError::NotText { .. }) { Exit::Policy } else { Exit::Failed };
-        Failure::new(exit, error.to_string())
-    })?;
-    let built = policy::load(sources)
-        .and_then(|policy| policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), [1, 1], &[]));
+    let built = policy::load(read(paths)?).and_then(|policy| {
+        policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), TRIAL_KEY, &[])
+    });
     match built {
         Ok(compiled) => valid(out, &compiled),
         Err(diagnostics) => invalid(out, &diagnostics),
     }
+}
+
+/// Reads policy files, whoever wrote them.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Vec<Source>, Failure> {
+    source::read(paths, source::Trust::Anybody).map_err(|error| {
+        let exit =
+            if matches!(error, source::SourceError::NotText { .. }) { Exit::Policy } else { Exit::Failed };
+        Failure::new(exit, error.to_string())
+    })
 }
 
 fn valid(out: &Out, compiled: &Compiled) -> Result<Exit, Failure> {
@@ -71,6 +76,11 @@ fn invalid(out: &Out, diagnostics: &[Diagnostic]) -> Result<Exit, Failure> {
         out.value(&Checked::invalid(convert::errors(diagnostics)))?;
         return Err(Failure::new(Exit::Policy, ""));
     }
+    Err(mistakes(diagnostics))
+}
+
+/// The mistakes of a policy, as the reason why a command fails.
+pub(super) fn mistakes(diagnostics: &[Diagnostic]) -> Failure {
     let mut text = String::from("the policy is invalid");
     for diagnostic in diagnostics {
         // The help of a diagnostic is a line of its own.
@@ -79,7 +89,7 @@ fn invalid(out: &Out, diagnostics: &[Diagnostic]) -> Result<Exit, Failure> {
             text.push_str(&printable(line));
         }
     }
-    Err(Failure::new(Exit::Policy, text))
+    Failure::new(Exit::Policy, text)
 }
 
 #[cfg(test)]

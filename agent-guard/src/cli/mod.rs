@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod events;
 mod exit;
+mod explain;
 mod ids;
 mod output;
 mod policy;

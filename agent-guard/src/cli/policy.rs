@@ -1,15 +1,13 @@
 //! `policy`.
 
-use std::path::Path;
-
 use super::{
     approvals::place,
-    args::{ExplainArgs, PolicyCommand},
+    args::PolicyCommand,
     client::Client,
     exit::{Exit, Failure},
     output::{Colour, Out, printable},
 };
-use crate::api::types::{ExplainRequest, ExplanationView, PolicyView, Reloaded};
+use crate::api::types::{PolicyView, Reloaded};
 
 pub(super) fn policy(client: &Client, command: PolicyCommand) -> Result<Exit, Failure> {
     match command {
@@ -18,7 +16,7 @@ pub(super) fn policy(client: &Client, command: PolicyCommand) -> Result<Exit, Fa
         PolicyCommand::Reload(args) => {
             reload(&Out::new(args.json), &client.post("/v1/policy/reload", &serde_json::json!({}))?)
         }
-        PolicyCommand::Explain(args) => explain(client, args),
+        PolicyCommand::Explain(args) => super::explain::explain(client, args),
     }
 }
 
@@ -85,53 +83,5 @@ fn reload(out: &Out, reloaded: &Reloaded) -> Result<Exit, Failure> {
         reloaded.generation, reloaded.generation_before, reloaded.profiles, reloaded.rules, reloaded.digest
     ))?;
     warnings(out, &reloaded.warnings)?;
-    Ok(Exit::Done)
-}
-
-/// A path as the daemon needs it: absolute, and text.
-fn absolute(path: &Path) -> Result<String, Failure> {
-    let usage = |what: String| Failure::new(Exit::Usage, format!("{}: {what}", path.display()));
-    let absolute = std::path::absolute(path).map_err(|error| usage(error.to_string()))?;
-    absolute.to_str().map(str::to_owned).ok_or_else(|| usage("not UTF-8".to_owned()))
-}
-
-fn explain(client: &Client, args: ExplainArgs) -> Result<Exit, Failure> {
-    let out = Out::new(args.json);
-    let request = ExplainRequest {
-        profile: args.profile,
-        operation: args.op,
-        path: args.path.as_deref().map(absolute).transpose()?,
-        connect: args.connect,
-    };
-    let explanation: ExplanationView = client.post("/v1/policy/explain", &request)?;
-    if out.json {
-        out.value(&explanation)?;
-        return Ok(Exit::Done);
-    }
-    for object in &explanation.objects {
-        let colour = match object.verdict.as_str() {
-            "deny" | "kill" => Colour::Red,
-            "hold" => Colour::Yellow,
-            _ => Colour::Green,
-        };
-        let verdict = out.paint(colour, &object.verdict);
-        out.line(&format!("{verdict}  {} {}", explanation.operation, printable(&object.object)))?;
-        let reports = object.verdict != object.policy_verdict;
-        out.fields(&[
-            ("  because of", object.source.clone()),
-            ("  rule", object.rule.as_ref().map(|rule| rule.text.clone()).unwrap_or_default()),
-            ("  reason", object.rule.as_ref().and_then(|rule| rule.reason.clone()).unwrap_or_default()),
-            ("  from", object.rule.as_ref().map(place).unwrap_or_default()),
-            (
-                "  note",
-                if reports {
-                    format!("the profile only reports; it would {}", object.policy_verdict)
-                } else {
-                    String::new()
-                },
-            ),
-        ])?;
-    }
-    explanation.notes.iter().try_for_each(|note| out.line(&format!("note: {}", printable(note))))?;
     Ok(Exit::Done)
 }

@@ -1,12 +1,14 @@
 //! What the API needs: who may do what, and the answers.
 
-use std::{net::IpAddr, os::fd::AsFd as _, path::Path, sync::Arc};
+use std::{os::fd::AsFd as _, sync::Arc};
 
-use agent_guard_common::{ABI, Op, Verdict};
+use agent_guard_common::ABI;
 use ulid::Ulid;
 
 use super::{
-    Guard, InForce, State, lock, policy::Refused, policy::warnings, sessions::internal, sessions::who,
+    Guard, State, lock,
+    policy::{Refused, no_policy, warnings},
+    sessions::{internal, who},
 };
 use crate::{
     api::{
@@ -14,13 +16,12 @@ use crate::{
         convert,
         error::{ApiError, Code},
         types::{
-            Approvals, Counters, EventQuery, ExplainRequest, ExplainedObject, ExplanationView, HoldInfo,
-            HookInfo, HookState, Killed, Lost, PolicyView, Reloaded, SessionInfo, SessionStarted,
-            SessionTree, Sessions, StartSession, Status, TreeProcess, Who,
+            Approvals, Counters, EventQuery, ExplainRequest, ExplanationView, HoldInfo, HookInfo, HookState,
+            Killed, Lost, PolicyView, Reloaded, SessionInfo, SessionStarted, SessionTree, Sessions,
+            StartSession, Status, TreeProcess, Who,
         },
     },
     events::activity::{Activity, SessionKilled},
-    policy::{Compiled, explain_connect, explain_path, session},
     session::{Session, processes::Process},
     sys,
 };
@@ -62,7 +63,12 @@ impl Guard {
     }
 
     /// The session, if the caller may see it. Who may not isn't told whether there is one.
-    fn visible<'a>(&self, state: &'a State, peer: &Peer, id: Ulid) -> Result<&'a Session, ApiError> {
+    pub(super) fn visible<'a>(
+        &self,
+        state: &'a State,
+        peer: &Peer,
+        id: Ulid,
+    ) -> Result<&'a Session, ApiError> {
         let session = state.session_by_id(id).filter(|session| self.may_see(peer, session));
         session.ok_or_else(|| ApiError::not_found("session", id))
     }
@@ -74,71 +80,6 @@ impl Guard {
     fn may_see_hold(&self, peer: &Peer, state: &State, hold: &HoldInfo) -> bool {
         self.admin(peer)
             || state.session_by_id(hold.session).is_some_and(|session| self.may_see(peer, session))
-    }
-
-    fn explain_file(&self, state: &State, request: &ExplainRequest) -> Result<ExplanationView, ApiError> {
-        let (Some(operation), Some(path)) = (&request.operation, &request.path) else {
-            return Err(ApiError::new(
-                Code::BadRequest,
-                "an operation and a path, or an address to connect to",
-            ));
-        };
-        let op = Op::from_name(operation)
-            .ok_or_else(|| ApiError::new(Code::BadRequest, format!("no operation \"{operation}\"")))?;
-        let Some(in_force) = &state.in_force else { return Err(no_policy()) };
-        let names = || in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
-        let failed = |error| convert::explain_error(&error, names());
-        let index = in_force.compiled.index_of(&request.profile).map_err(failed)?;
-        // What the kernel has, not what it was given.
-        let tables = self.kernel_tables(in_force)?;
-        let who = (index, session::NO_SESSION);
-        let answer = explain_path(&tables.view(), &self.fs, who, op, Path::new(path)).map_err(failed)?;
-        let object = convert::explained(path.clone(), &answer, |rule| self.hooks_of(rule));
-        Ok(view(request, operation, in_force.generation, vec![object]))
-    }
-
-    /// What the kernel judges files by.
-    fn kernel_tables(&self, in_force: &InForce) -> Result<Compiled, ApiError> {
-        let read = lock(&self.maps).outer.read().map_err(internal)?;
-        let known = &in_force.compiled;
-        let mut tables = Compiled::default();
-        tables.key = self.key;
-        tables.rules.clone_from(&known.rules);
-        tables.head.suffixes = read.suffixes;
-        let names = known.profiles.iter();
-        tables.profiles = names
-            .filter_map(|(name, index, _)| {
-                let (_, profile) = read.profiles.iter().find(|(other, _)| other == index)?;
-                Some((name.clone(), *index, *profile))
-            })
-            .collect();
-        let files = read.files;
-        tables.filter = files.filter.into_iter().collect();
-        tables.objects = files.objects.into_iter().collect();
-        tables.names = files.names.into_iter().collect();
-        tables.shapes = files.shapes.into_iter().collect();
-        tables.places = files.places.into_iter().collect();
-        tables.sides = files.sides.into_iter().collect();
-        Ok(tables)
-    }
-
-    fn explain_address(
-        &self,
-        state: &State,
-        request: &ExplainRequest,
-        to: &str,
-    ) -> Result<ExplanationView, ApiError> {
-        let Some(in_force) = &state.in_force else { return Err(no_policy()) };
-        let names = || in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
-        let (addresses, port) = destination(to)?;
-        let explained = addresses.into_iter().map(|address| {
-            let failed = |error| convert::explain_error(&error, names());
-            let index = in_force.compiled.index_of(&request.profile).map_err(failed)?;
-            let answer = explain_connect(&in_force.compiled.view(), index, address, port).map_err(failed)?;
-            Ok(convert::explained(format!("{address} port {port}"), &answer, |rule| self.hooks_of(rule)))
-        });
-        let explained = explained.collect::<Result<Vec<_>, ApiError>>()?;
-        Ok(view(request, "connect", in_force.generation, explained))
     }
 }
 
@@ -263,11 +204,7 @@ impl Backend for Guard {
 
     fn explain(&self, peer: &Peer, request: ExplainRequest) -> Result<ExplanationView, ApiError> {
         self.untagged(peer)?;
-        let state = lock(&self.state);
-        match &request.connect {
-            Some(to) => self.explain_address(&state, &request, to),
-            None => self.explain_file(&state, &request),
-        }
+        self.explanation(peer, &request)
     }
 
     fn events(&self, peer: &Peer, query: EventQuery) -> Result<EventLines, ApiError> {
@@ -348,49 +285,9 @@ impl Guard {
     }
 }
 
-fn no_policy() -> ApiError {
-    ApiError::new(
-        Code::Unavailable,
-        "the policy on disk is invalid: see agent-guard status and agent-guard policy check",
-    )
-}
-
 fn info(state: &State, session: &Session) -> SessionInfo {
     let processes = state.processes.living(session.number).count();
     session.info(u64::try_from(processes).unwrap_or(u64::MAX))
-}
-
-fn view(
-    request: &ExplainRequest,
-    operation: &str,
-    generation: u32,
-    objects: Vec<ExplainedObject>,
-) -> ExplanationView {
-    let strictest = objects.iter().filter_map(|object| Verdict::from_name(&object.verdict)).max();
-    ExplanationView {
-        profile: request.profile.clone(),
-        operation: operation.to_owned(),
-        generation,
-        verdict: strictest.unwrap_or(Verdict::DENY).name().to_owned(),
-        objects,
-        notes: Vec::new(),
-    }
-}
-
-/// `HOST:PORT`, where the host is an address or `localhost`: names are not looked up, because what they mean to a
-/// session isn't decided by name in this version.
-fn destination(to: &str) -> Result<(Vec<IpAddr>, u16), ApiError> {
-    let bad = |what: &str| ApiError::new(Code::BadRequest, format!("\"{to}\": {what}"));
-    let (host, port) = to.rsplit_once(':').ok_or_else(|| bad("HOST:PORT is wanted"))?;
-    let port = port.parse().map_err(|_number| bad("the port must be a number up to 65535"))?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if host == "localhost" {
-        return Ok((vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])], port));
-    }
-    let address = host
-        .parse()
-        .map_err(|_address| bad("an address or localhost is wanted; names are not judged yet"))?;
-    Ok((vec![address], port))
 }
 
 /// A flat tree: each process before its children.

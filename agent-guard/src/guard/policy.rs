@@ -7,15 +7,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_guard_common::{Op, event::Hook, rules::Profile};
+use agent_guard_common::rules::Profile;
 
 use super::{Generation, Guard, InForce, State, lock};
 use crate::{
-    api::types::{Reloaded, SessionState, Time, Who},
+    api::{
+        convert,
+        error::{ApiError, Code},
+        types::{Reloaded, SessionState, Time, Who},
+    },
     events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
-    kernel::{support::PROGRAMS, tables},
+    kernel::tables,
     policy::{
-        self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo, RuleKind,
+        self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo,
         source::{self, SourceError, Trust},
     },
 };
@@ -55,7 +59,7 @@ fn read(directory: &Path) -> Result<Policy, Refused> {
 /// If it can't be read or has mistakes, all of them.
 pub fn check(directory: &Path) -> Result<(), Refused> {
     let policy = read(directory)?;
-    policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), [1, 1], &[])
+    policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), policy::TRIAL_KEY, &[])
         .map(drop)
         .map_err(Refused::Invalid)
 }
@@ -128,7 +132,7 @@ impl Guard {
         Ok(self.say_reloaded(&state, by, before))
     }
 
-    fn say_reloaded(&self, state: &State, by: Option<Who>, before: PolicyRef) -> Reloaded {
+    pub(super) fn say_reloaded(&self, state: &State, by: Option<Who>, before: PolicyRef) -> Reloaded {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let policy = state.policy_ref();
         let compiled = state.in_force.as_ref().map(|in_force| &in_force.compiled);
@@ -165,7 +169,7 @@ impl Guard {
 
     /// Publishes a compiled policy, unless the very same tables are in force already. Hooks that it needs are attached
     /// before, those that it doesn't need any more detached after.
-    fn put_in_force(
+    pub(super) fn put_in_force(
         &self,
         state: &mut State,
         policy: Policy,
@@ -215,13 +219,13 @@ impl Guard {
         }
     }
 
-    fn say_refused(&self, state: &mut State, by: Option<Who>, refused: &Refused) {
+    pub(super) fn say_refused(&self, state: &mut State, by: Option<Who>, refused: &Refused) {
         let errors = match refused {
             Refused::Invalid(diagnostics) => diagnostics.iter().map(ToString::to_string).collect(),
             other => vec![other.to_string()],
         };
         state.refused = Some(format!(
-            "the policy on disk is refused, the one before stays in force: {}",
+            "the policy is refused, the one before stays in force: {}",
             errors.first().map_or("", |error: &String| error.as_str())
         ));
         self.log.say(Activity::PolicyRefused(PolicyRefused { by, policy: state.policy_ref(), errors }));
@@ -229,21 +233,7 @@ impl Guard {
 
     /// Hooks of this kernel that enforce a rule.
     pub(super) fn hooks_of(&self, rule: &RuleInfo) -> Vec<String> {
-        let mut hooks: Vec<Hook> = match rule.kind {
-            RuleKind::Network => vec![Hook::SOCKET_CONNECT, Hook::SOCKET_SENDMSG],
-            _ => {
-                let ops: Vec<Op> = rule.ops.iter().filter_map(|op| Op::from_name(op)).collect();
-                let judges = |hook: &&Hook| {
-                    let program = PROGRAMS.iter().find(|program| program.name == hook.name());
-                    program.is_some_and(|program| program.ops.iter().any(|op| ops.contains(op)))
-                };
-                Hook::ALL.iter().filter(judges).copied().collect()
-            }
-        };
-        hooks.sort_by_key(|hook| hook.0);
-        hooks.dedup();
-        let present = |hook: &Hook| self.attached.present.iter().any(|program| program.name == hook.name());
-        hooks.iter().filter(|hook| present(hook)).map(|hook| hook.name().to_owned()).collect()
+        convert::hooks(rule, &self.attached.present)
     }
 }
 
@@ -258,7 +248,7 @@ impl State {
     pub(super) fn rule_ref(&self, generation: u32, number: u32) -> Option<RuleRef> {
         self.rule(generation, number).map(|rule| RuleRef {
             number,
-            text: crate::api::convert::rule_text(rule),
+            text: convert::rule_text(rule),
             reason: rule.reason.clone(),
             file: rule.file.clone(),
             line: rule.line,
@@ -273,7 +263,7 @@ impl State {
 }
 
 /// Indexes that profiles must keep: those that sessions have.
-fn assigned(state: &State) -> BTreeMap<String, u32> {
+pub(super) fn assigned(state: &State) -> BTreeMap<String, u32> {
     let mut assigned: BTreeMap<_, _> =
         state.running().map(|session| (session.profile.clone(), session.index)).collect();
     if let Some(in_force) = &state.in_force {
@@ -325,8 +315,16 @@ pub(super) fn judged(profiles: &[(u32, Profile)]) -> u8 {
     profiles.iter().fold(0, |judged, (_, profile)| judged | profile.judged)
 }
 
+/// Nothing can be said of the policy.
+pub(super) fn no_policy() -> ApiError {
+    ApiError::new(
+        Code::Unavailable,
+        "the policy on disk is invalid: see agent-guard status and agent-guard policy check",
+    )
+}
+
 /// Names the tables; compared on one host between two boots only.
-fn digest(compiled: &Compiled) -> u64 {
+pub(super) fn digest(compiled: &Compiled) -> u64 {
     let mut hasher = DefaultHasher::new();
     let Compiled { profiles, head, objects, names, places, sides, networks, .. } = compiled;
     let mut take = |text: String| text.hash(&mut hasher);

@@ -38,6 +38,13 @@ pub struct Program {
 }
 
 impl Program {
+    /// Whether it judges one of these operations.
+    #[must_use]
+    pub fn judges(&self, ops: &[Op]) -> bool {
+        let connects = [Hook::SOCKET_CONNECT.name(), Hook::SOCKET_SENDMSG.name()].contains(&self.name);
+        ops.iter().any(|op| self.ops.contains(op) || (connects && *op == Op::CONNECT))
+    }
+
     /// Whether it must be attached for a policy that judges these operations: bits by their numbers.
     #[must_use]
     pub fn needed(&self, judged: u8) -> bool {
@@ -165,6 +172,16 @@ pub fn present(btf: &Btf, program: &Program) -> bool {
         // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these three.
         Kind::Tracepoint | Kind::Iterator => true,
     }
+}
+
+/// The programs whose hook the running kernel has. Needs no rights.
+///
+/// # Errors
+///
+/// If the kernel's types can't be read.
+pub fn present_here() -> Result<Vec<Program>, Error> {
+    let btf = Btf::parse(&fs::read(BTF).map_err(|source| Error::NoBtf { source })?)?;
+    Ok(PROGRAMS.iter().copied().filter(|program| present(&btf, program)).collect())
 }
 
 /// Checks that the BPF file system is where pins go.

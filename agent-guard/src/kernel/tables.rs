@@ -187,18 +187,24 @@ impl Outer {
         Ok(())
     }
 
-    /// All that the generation in force says of files, as the kernel has it; with it its profiles.
+    /// All that the generation in force says, as the kernel has it.
     ///
     /// # Errors
     ///
     /// If a map can't be read.
     pub fn read(&self) -> Result<Compiled, Error> {
         let files = self.in_force()?;
-        let profiles: Profiles =
-            self.profiles.get(&(self.generation()? & 1), 0).map_err(Error::map("PROFILES"))?;
+        let slot = self.generation()? & 1;
+        let profiles: Profiles = self.profiles.get(&slot, 0).map_err(Error::map("PROFILES"))?;
         let profiles = (0u32..).zip(profiles.iter());
         let profiles = profiles.map(|(index, profile)| Ok((index, profile.map_err(Error::map("PROFILES"))?)));
         let profiles = profiles.collect::<Result<Vec<_>, Error>>()?;
+        let networks: Networks = self.networks.get(&slot, 0).map_err(Error::map("NETWORKS"))?;
+        let networks = networks.iter().map(|entry| {
+            let (key, entry) = entry.map_err(Error::map("NETWORKS"))?;
+            Ok((key.prefix_len(), key.data(), entry))
+        });
+        let networks = networks.collect::<Result<Vec<_>, Error>>()?;
         let mut filter = Vec::new();
         let mut suffixes = 0;
         for (word, bits) in (0u32..).zip(files.filter.iter()) {
@@ -223,7 +229,7 @@ impl Outer {
                 .into_iter()
                 .filter(|(_, profile)| profile.flags & Profile::PRESENT != 0)
                 .collect(),
-            networks: Vec::new(),
+            networks,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -42,6 +42,20 @@ pub enum ExplainError {
     #[error("the policy has no profile {0:?}; `agent-guard policy show` lists them")]
     UnknownProfile(String),
     /// No such operation.
+    #[error("no operation {0:?}: use read, execute, write, create, delete, rename or metadata")]
+    UnknownOp(String),
+    /// Neither the one question nor the other.
+    #[error("an operation and a path, or an address to connect to")]
+    NoQuestion,
+    /// No address to connect to.
+    #[error("{address:?}: {what}")]
+    NoAddress {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// An operation on something else.
     #[error("{0:?} is no operation on files: use read, execute, write, create, delete, rename or metadata")]
     NotAFileOp(&'static str),
     /// Not a whole path.
@@ -58,6 +72,81 @@ pub enum ExplainError {
     /// The tables are wrong.
     #[error("the policy can't be judged by: {}", .0.text())]
     Fault(Fault),
+}
+
+/// What somebody wants to know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Question {
+    /// An operation on a file.
+    File(Op, PathBuf),
+    /// A connection to a port of any of these addresses.
+    Connect(Vec<IpAddr>, u16),
+}
+
+impl Question {
+    /// About an operation on a file, by its name.
+    ///
+    /// # Errors
+    ///
+    /// [`ExplainError::UnknownOp`]
+    pub fn file(op: &str, path: &Path) -> Result<Self, ExplainError> {
+        let known = Op::from_name(op).ok_or_else(|| ExplainError::UnknownOp(op.to_owned()))?;
+        Ok(Self::File(known, path.into()))
+    }
+
+    /// About a connection to `HOST:PORT`, where the host is an address or `localhost`: names are not looked up, because
+    /// what they mean to a session isn't decided by name in this version.
+    ///
+    /// # Errors
+    ///
+    /// [`ExplainError::NoAddress`]
+    pub fn connect(to: &str) -> Result<Self, ExplainError> {
+        let bad = |what| ExplainError::NoAddress { address: to.to_owned(), what };
+        let (host, port) = to.rsplit_once(':').ok_or_else(|| bad("HOST:PORT is wanted"))?;
+        let port = port.parse().map_err(|_number| bad("the port must be a number up to 65535"))?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if host == "localhost" {
+            return Ok(Self::Connect(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], port));
+        }
+        let address = host
+            .parse()
+            .map_err(|_address| bad("an address or localhost is wanted; names are not judged yet"))?;
+        Ok(Self::Connect(vec![address], port))
+    }
+
+    /// Name of the operation.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        match self {
+            Self::File(op, _) => op.name(),
+            Self::Connect(..) => Op::CONNECT.name(),
+        }
+    }
+}
+
+/// Answers a question for a profile by its index and a session by its binding: each object, and what would happen to it.
+///
+/// # Errors
+///
+/// [`ExplainError`]
+pub fn ask<T: Tables>(
+    view: &View<'_, T>,
+    fs: &dyn Filesystem,
+    who: (u32, u32),
+    question: &Question,
+) -> Result<Vec<(String, Explanation)>, ExplainError> {
+    match question {
+        Question::File(op, path) => {
+            explain_path(view, fs, who, *op, path).map(|answer| vec![(path.display().to_string(), answer)])
+        }
+        Question::Connect(addresses, port) => addresses
+            .iter()
+            .map(|address| {
+                let answer = explain_connect(view, who.0, *address, *port)?;
+                Ok((format!("{address} port {port}"), answer))
+            })
+            .collect(),
+    }
 }
 
 impl Compiled {

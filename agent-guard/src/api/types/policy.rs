@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use ulid::Ulid;
 
 use super::{Mode, Time};
 
@@ -101,6 +102,9 @@ pub struct ExplainRequest {
     /// `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<String>,
+    /// A session of that profile: what `${cwd}`, `${home}` and `${tmp}` mean to it counts, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Ulid>,
 }
 
 /// Answer to [`ExplainRequest`], one an object: a host can have several addresses.
