@@ -33,7 +33,7 @@ impl Guard {
     /// something else in such a place, a symbolic link for one: it must not get that.
     pub(super) fn session_paths(&self, state: &State) -> Vec<SessionPaths> {
         let own = state.running().filter_map(|session| Some((session, session.paths.as_ref()?)));
-        own.filter(|(session, own)| {
+        let mut paths: Vec<_> = own.filter(|(session, own)| {
             let same = self.unchanged(own);
             if !same {
                 tracing::warn!(
@@ -45,7 +45,10 @@ impl Guard {
             same
         })
         .map(|(session, own)| paths_of(session, own))
-        .collect()
+        .collect();
+        // The same sessions make the same tables.
+        paths.sort_unstable_by_key(|paths| paths.binding);
+        paths
     }
 
     fn unchanged(&self, own: &OwnPaths) -> bool {
