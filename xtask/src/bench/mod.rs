@@ -21,6 +21,7 @@ use crate::build::{self, BuildArgs};
 use crate::package;
 use crate::project::Project;
 use crate::run::{self, note};
+use crate::setup;
 use crate::vm::machine::{self, Boot, Ending, Limits, Sink};
 use crate::vm::payload::{Job, Payload};
 use crate::vm::{self, Accel, Mode, Run};
@@ -61,6 +62,14 @@ pub(crate) struct BenchArgs {
     check: bool,
 }
 
+impl BenchArgs {
+    /// Whether the guest needs the disk of tools: for workloads that work in the system on it.
+    fn needs_tools(&self) -> bool {
+        self.op.is_empty()
+            || self.op.iter().any(|op| ["workload_cargo", "workload_apt"].contains(&op.as_str()))
+    }
+}
+
 /// The command. Missed targets are a failure only if that is asked for.
 pub(crate) fn command(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
     let (rootfs, kernel) = vm::kernel(project, &args.kernel, args.modules.as_deref())?;
@@ -71,7 +80,8 @@ pub(crate) fn command(project: &Project, args: &BenchArgs) -> Result<ExitCode> {
     let run = Run { project, kernel: &kernel, rootfs: &rootfs, built: &built, package: package.as_deref() };
     note("bench", format!("Linux {}, counting instructions", kernel.release));
     let begun = Instant::now();
-    let mut rows = measure(&run, args)?;
+    let toolchain = if args.needs_tools() { Some(setup::ensure_toolchain(project)?) } else { None };
+    let mut rows = measure(&run, args, toolchain.as_deref())?;
     known.sort(&mut rows);
     note("bench", format!("measured in {} s", begun.elapsed().as_secs()));
     if let Some(file) = &args.json {
@@ -119,7 +129,7 @@ impl Known {
 }
 
 /// Boots a guest that counts, and collects what it says.
-fn measure(run: &Run<'_>, args: &BenchArgs) -> Result<Rows> {
+fn measure(run: &Run<'_>, args: &BenchArgs, toolchain: Option<&Path>) -> Result<Rows> {
     let mut argv = vec![PROGRAM.to_owned(), "run".to_owned()];
     for (flag, names) in [("--op", &args.op), ("--case", &args.case)] {
         argv.extend(names.iter().flat_map(|name| [flag.to_owned(), name.clone()]));
@@ -143,7 +153,7 @@ fn measure(run: &Run<'_>, args: &BenchArgs) -> Result<Rows> {
         mode: Some(mode),
         append: &[],
         logs: &logs,
-        toolchain: None,
+        toolchain,
     };
     let payload = Payload { built: run.built, package: run.package, mode, job: &job, folders: &[] };
     let limits = Limits { boot: machine::TO_JOB, silence: Some(SILENCE) };

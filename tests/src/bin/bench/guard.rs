@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::places;
+use crate::{places, workloads};
 
 const PROGRAM: &str = "/usr/bin/agent-guard";
 const CONFIG: &str = "/etc/agent-guard-bench/agent-guard.toml";
@@ -170,7 +170,11 @@ fn policy(rules: usize) -> Vec<(String, String)> {
     for path in places::CRITICAL {
         text.push_str(&critical(path));
     }
-    text.push_str(&format!("[profile.{PROFILE}.files]\nscope = [{:?}]\n", places::SCOPE));
+    text.push_str(&format!(
+        "[profile.{PROFILE}.files]\nscope = [{:?}, {:?}]\n",
+        places::SCOPE,
+        workloads::TOOLCHAIN
+    ));
     text.push_str(&format!("[profile.{PROFILE}.network]\nallow = [\"localhost\"]\n"));
     for number in 0..rules.min(OF_PROFILE) {
         text.push_str(&format!("[[profile.{PROFILE}.files.rule]]\n{}", deny(&places::ruled(number))));

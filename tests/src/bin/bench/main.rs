@@ -20,6 +20,7 @@ mod places;
 mod run;
 mod supervise;
 mod sys;
+mod workloads;
 
 use anyhow::{Result, bail};
 
@@ -64,6 +65,9 @@ fn dispatch(words: &[&str]) -> Result<()> {
 fn list() -> Result<()> {
     for op in ops::Op::ALL {
         println!("op {}", op.name());
+    }
+    for workload in workloads::Workload::ALL {
+        println!("op {}", workload.name());
     }
     for case in cases::ALL {
         println!("case {}", case.name);

@@ -15,6 +15,7 @@ use crate::child::Measured;
 use crate::guard::Guard;
 use crate::ops::Op;
 use crate::places;
+use crate::workloads::{self, Workload};
 
 /// When a guest has settled after its boot.
 const SETTLED: Duration = Duration::from_secs(8);
@@ -32,15 +33,16 @@ struct Row<'a> {
 
 /// Measures what is asked for, or everything.
 pub(crate) fn main(args: &[&str]) -> Result<()> {
-    let (ops, wanted) = parse(args)?;
+    let Wanted { ops, workloads, cases: wanted } = parse(args)?;
     let most = wanted.iter().map(|case| rules(case.confinement)).max().unwrap_or_default();
     // Processes that lie differently in memory have more or fewer page tables, which fork copies.
     fs::write("/proc/sys/kernel/randomize_va_space", "0").context("can't turn off randomised addresses")?;
     places::make(&[2, cases::USUAL, 12])?;
     places::make_ruled(most)?;
+    workloads::prepare(&workloads)?;
     let listener = TcpListener::bind((places::HOST, places::PORT)).context("can't listen")?;
     listener.set_nonblocking(true).context("can't listen")?;
-    let mut bench = Bench { listener, guard: None, bare: BTreeMap::new() };
+    let mut bench = Bench { listener, guard: None, bare: BTreeMap::new(), works: BTreeMap::new() };
     settle()?;
     // The guard can't be unloaded: what is measured without it comes first.
     let order = [
@@ -52,6 +54,7 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
         Confinement::Denied,
     ];
     bench.bare(&ops, &wanted)?;
+    bench.bare_works(&workloads)?;
     for confinement in order.into_iter().chain(rules_of(&wanted)) {
         let cases: Vec<Case> =
             wanted.iter().copied().filter(|case| case.confinement == confinement).collect();
@@ -63,16 +66,30 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
                 eprintln!("{}: {}", case.name, op.name());
                 bench.row(op, case)?;
             }
+            for &workload in workloads.iter().filter(|_| workloads::fits(case)) {
+                eprintln!("{}: {}", case.name, workload.name());
+                bench.work(workload, case)?;
+            }
         }
     }
     bench.guard.map_or(Ok(()), Guard::stop)
 }
 
+/// What is to be measured.
+struct Wanted {
+    ops: Vec<Op>,
+    workloads: Vec<Workload>,
+    cases: Vec<Case>,
+}
+
 /// The operations and cases that the arguments name, or all.
-fn parse(args: &[&str]) -> Result<(Vec<Op>, Vec<Case>)> {
-    let (mut ops, mut chosen) = (Vec::new(), Vec::new());
+fn parse(args: &[&str]) -> Result<Wanted> {
+    let (mut ops, mut workloads, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
     for pair in args.chunks(2) {
         match *pair {
+            ["--op", name] if Workload::from_name(name).is_some() => {
+                workloads.extend(Workload::from_name(name));
+            }
             ["--op", name] => {
                 ops.push(Op::from_name(name).with_context(|| format!("there is no operation {name}"))?);
             }
@@ -83,13 +100,14 @@ fn parse(args: &[&str]) -> Result<(Vec<Op>, Vec<Case>)> {
             _ => bail!("usage: bench run [--op O]... [--case C]..."),
         }
     }
-    if ops.is_empty() {
+    if ops.is_empty() && workloads.is_empty() {
         ops.extend(Op::ALL);
+        workloads.extend(Workload::ALL);
     }
     if chosen.is_empty() {
         chosen.extend(cases::ALL);
     }
-    Ok((ops, chosen))
+    Ok(Wanted { ops, workloads, cases: chosen })
 }
 
 fn rules(confinement: Confinement) -> usize {
@@ -124,6 +142,7 @@ struct Bench {
     listener: TcpListener,
     guard: Option<Guard>,
     bare: BTreeMap<(Op, usize), u64>,
+    works: BTreeMap<Workload, u64>,
 }
 
 impl Bench {
@@ -140,6 +159,29 @@ impl Bench {
             }
         }
         Ok(())
+    }
+
+    /// The same of whole workloads. The first time their files are read from the disk, which is more work.
+    fn bare_works(&mut self, workloads: &[Workload]) -> Result<()> {
+        for &workload in workloads {
+            eprintln!("bare: {}", workload.name());
+            workloads::measure(workload, Confinement::Bare)?;
+            self.works.insert(workload, workloads::measure(workload, Confinement::Bare)?);
+        }
+        Ok(())
+    }
+
+    /// Measures a whole workload and prints its row.
+    fn work(&mut self, workload: Workload, case: &Case) -> Result<()> {
+        let bare = self.works.get(&workload).copied().context("there is no figure to compare with")?;
+        if let Some(guard) = &self.guard {
+            guard.thaw()?;
+        }
+        let instructions = match case.confinement {
+            Confinement::Bare => bare,
+            confinement => workloads::measure(workload, confinement)?,
+        };
+        print(&Row { op: workload.name(), case: case.name, instructions, bare })
     }
 
     /// Gets ready for cases of a kind.
@@ -167,10 +209,7 @@ impl Bench {
             Confinement::Bare => bare,
             confinement => self.figure(op, confinement, case.depth)?,
         };
-        let row = Row { op: op.name(), case: case.name, instructions, bare };
-        let mut out = std::io::stdout().lock();
-        serde_json::to_writer(&mut out, &row).context("can't print a row")?;
-        writeln!(out).and_then(|()| out.flush()).context("can't print a row")
+        print(&Row { op: op.name(), case: case.name, instructions, bare })
     }
 
     /// Instructions of an operation.
@@ -229,17 +268,25 @@ impl Bench {
     }
 }
 
+fn print(row: &Row<'_>) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, row).context("can't print a row")?;
+    writeln!(out).and_then(|()| out.flush()).context("can't print a row")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn arguments() {
-        let (ops, chosen) = parse(&[]).unwrap();
-        assert_eq!((ops.len(), chosen.len()), (Op::ALL.len(), cases::ALL.len()));
-        let (ops, chosen) = parse(&["--op", "stat", "--case", "rules_1000", "--case", "rules_10"]).unwrap();
-        assert_eq!((ops, chosen.len()), (vec![Op::Stat], 2));
-        assert_eq!(rules_of(&chosen), [Confinement::Rules(10), Confinement::Rules(1000)]);
+        let all = parse(&[]).unwrap();
+        assert_eq!((all.ops.len(), all.cases.len()), (Op::ALL.len(), cases::ALL.len()));
+        assert_eq!(all.workloads, Workload::ALL);
+        let some = parse(&["--op", "stat", "--case", "rules_1000", "--case", "rules_10"]).unwrap();
+        assert_eq!((some.ops, some.workloads, some.cases.len()), (vec![Op::Stat], vec![], 2));
+        assert_eq!(parse(&["--op", "workload_git"]).unwrap().workloads, [Workload::Git]);
+        assert_eq!(rules_of(&some.cases), [Confinement::Rules(10), Confinement::Rules(1000)]);
         for bad in [&["--op"][..], &["--op", "x"], &["--case", "x"], &["stat"]] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

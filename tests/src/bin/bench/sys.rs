@@ -135,6 +135,23 @@ pub(crate) fn connect(socket: &OwnedFd, address: &libc::sockaddr_in) -> i32 {
     errno(unsafe { libc::connect(socket.as_raw_fd(), ptr::from_ref(address).cast(), size) })
 }
 
+/// Nanoseconds that all children that have been waited for, and theirs, have run. The kernel sums them up exactly
+/// (`thread_group_cputime_adjusted`, kernel/sched/cputime.c) and tells microseconds.
+pub(crate) fn children_ran() -> Result<u64, Error> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: room for what the kernel writes.
+    if unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) } != 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: zeroed before, written by the kernel, and numbers only.
+    let usage = unsafe { usage.assume_init() };
+    let nanoseconds = |time: libc::timeval| {
+        u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000_000
+            + u64::try_from(time.tv_usec).unwrap_or_default() * 1000
+    };
+    Ok(nanoseconds(usage.ru_utime) + nanoseconds(usage.ru_stime))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
