@@ -11,14 +11,13 @@ use crate::fixture::world::{PROD, exists};
 use crate::fixture::{Guard, PROFILE, Running, SOON, Server, Skip, World, contains};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("bad_commands", "wrong names, wrong words, no daemon", commands).on("7.2"),
-    Scenario::direct("bad_daemons", "a second daemon, a daemon that isn't root's", daemons).on("6.1"),
     Scenario::direct(
         "bad_policies",
         "the daemon refuses to start with a policy that is wrong or anybody's",
         policies,
-    )
-    .on("6.12"),
+    ),
+    Scenario::direct("bad_commands", "wrong names, wrong words, no daemon", commands),
+    Scenario::direct("bad_daemons", "a second daemon, a daemon that isn't root's", daemons),
     Scenario::direct("bad_kernel", "a kernel without BPF among its security modules is refused", kernel)
         .with_cmdline("lsm=landlock,lockdown,yama"),
 ];
@@ -95,6 +94,7 @@ fn daemons() -> Result<()> {
 }
 
 fn policies() -> Result<()> {
+    remove_traces()?;
     let _world = World::new()?;
     let relative = policy(&rule("srv/prod", CHANGES, "deny"));
     let unknown_key = policy("[profile.agent.filse]\n");
@@ -125,6 +125,7 @@ fn policies() -> Result<()> {
 }
 
 fn kernel() -> Result<()> {
+    remove_traces()?;
     let modules =
         std::fs::read_to_string("/sys/kernel/security/lsm").context("can't read the list of modules")?;
     if modules.split(',').any(|module| module.trim() == "bpf") {

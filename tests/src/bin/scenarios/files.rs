@@ -19,15 +19,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "files_inherited",
         "descriptors opened before the policy changed don't truncate",
         files_inherited,
-    )
-    .on("6.1"),
+    ),
     Scenario::direct("files_scope", "the same calls work in the session's scope, untold", files_scope),
     Scenario::direct(
         "files_programs",
         "rm, mv, cp, ln, dd, truncate, git and bash meet the same wall",
         files_programs,
-    )
-    .on("6.12"),
+    ),
 ];
 
 const fn row(attempt: &'static str, operation: &'static str, hook: &'static str, path: &'static str) -> Row {

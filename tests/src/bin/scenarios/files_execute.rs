@@ -59,15 +59,21 @@ fn files_execute() -> Result<()> {
     // It may be read still.
     inside.expect("open-read /srv/prod/program", "ok")?;
     for line in ["{d}/program", "PATH={d} program", "env {d}/script", "setsid --wait {d}/program"] {
-        let line = line.replace("{d}", PROD);
+        let (line, mark) = (line.replace("{d}", PROD), guard.events.mark()?);
         let done = guard.ran(&["bash", "-c", &line])?;
         anyhow::ensure!(!done.status.success(), "it says it worked: {}", done.summary());
+        let about = if line.contains("script") { "/srv/prod/script" } else { "/srv/prod/program" };
+        guard.events.wait(mark, &line, |event| event.judged("deny") && event.about(about))?;
         run(Command::new("bash").args(["-c", &line]).current_dir(WORK))?
             .good()
             .context("outside of a session")?;
     }
     // The session's own first program is judged, too.
+    let mark = guard.events.mark()?;
     guard.ran(&["/srv/prod/program"])?.code(126)?;
+    guard
+        .events
+        .wait(mark, "the denial", |event| event.judged("deny") && event.about("/srv/prod/program"))?;
     matrix.in_scope(&mut guard, &mut inside)?;
     guard.stop()
 }

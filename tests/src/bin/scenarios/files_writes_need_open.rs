@@ -14,8 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
     "files_writes_need_open",
     "whatever writes in place fails where opening for writing is denied",
     files_writes_need_open,
-)
-.on("6.18")];
+)];
 
 const fn row(attempt: &'static str) -> Row {
     Row::new(attempt, "write", "{d}/big")
@@ -37,7 +36,7 @@ pub(crate) const IN_PLACE: &[Row] = &[
     row("in-place sendfile {d}/big"),
     row("in-place copy {d}/big").lacks(UNKNOWN),
     row("in-place clone {d}/big").lacks(UNKNOWN),
-    row("in-place dedupe {d}/big").quiet().lacks(UNKNOWN),
+    row("in-place dedupe {d}/big").quiet().unscoped().lacks(UNKNOWN),
     row("in-place uring-write {d}/big"),
     row("in-place uring-fallocate {d}/big").lacks(UNKNOWN),
     row("in-place uring-ftruncate {d}/big").lacks(UNKNOWN),

@@ -11,6 +11,7 @@
 mod bad_input;
 mod death;
 mod events;
+mod explain;
 mod files;
 mod files_32bit;
 mod files_execute;
@@ -97,8 +98,9 @@ impl Scenario {
     }
 }
 
-/// All scenarios, by family.
+/// All scenarios, by family. First those that want a kernel in which nothing was loaded yet.
 const FAMILIES: &[&[Scenario]] = &[
+    bad_input::SCENARIOS,
     verifier::SCENARIOS,
     tags::SCENARIOS,
     files::SCENARIOS,
@@ -118,8 +120,8 @@ const FAMILIES: &[&[Scenario]] = &[
     holds::SCENARIOS,
     death::SCENARIOS,
     reload::SCENARIOS,
+    explain::SCENARIOS,
     sessions::SCENARIOS,
-    bad_input::SCENARIOS,
     events::SCENARIOS,
     untagged::SCENARIOS,
     oracle::SCENARIOS,

@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             Ok(answer) => answer,
             Err(error) => ("failed".to_owned(), format!("{error:#}")),
         };
-        let (outcome, why) = match clean(scenario) {
+        let (outcome, why) = match clean(scenario, outcome == "failed") {
             Err(error) if outcome != "failed" => ("failed".to_owned(), format!("{error:#}")),
             _ => (outcome, why),
         };
@@ -101,8 +101,8 @@ fn cgroup(scenario: &Scenario) -> PathBuf {
     Path::new(CGROUP).join(scenario.name)
 }
 
-/// Ends what a scenario has left, and takes away what its daemon has left in the kernel.
-fn clean(scenario: &Scenario) -> Result<()> {
+/// Ends what a scenario has left. What its daemon has left in the kernel goes on to the next one's, unless it failed.
+fn clean(scenario: &Scenario, failed: bool) -> Result<()> {
     let cgroup = cgroup(scenario);
     let kill = cgroup.join("cgroup.kill");
     fs::write(&kill, "1").with_context(|| format!("can't write to {}", kill.display()))?;
@@ -111,7 +111,7 @@ fn clean(scenario: &Scenario) -> Result<()> {
         Ok(events.contains("populated 0").then_some(()))
     })?;
     remove_cgroups(&cgroup)?;
-    if scenario.boot == Boot::Direct { guard::remove_traces() } else { Ok(()) }
+    if failed && scenario.boot == Boot::Direct { guard::remove_traces() } else { Ok(()) }
 }
 
 /// Removes a cgroup and those below it; their files go with them.
