@@ -49,6 +49,12 @@ layout! {
     task_cred,
     /// `task_struct.real_cred`, pointer to cred: who the task is.
     task_real_cred,
+    /// `task_struct.nsproxy`, pointer to nsproxy.
+    task_nsproxy,
+    /// `nsproxy.mnt_ns`, pointer to `mnt_namespace`.
+    nsproxy_mnt_ns,
+    /// `mnt_namespace.event`, u64: changes with every mount.
+    mnt_namespace_event,
     /// `mm_struct.arg_start`, unsigned long.
     mm_arg_start,
     /// `mm_struct.arg_end`, unsigned long.
@@ -91,6 +97,8 @@ layout! {
     dentry_d_iname,
     /// `qstr.len`, u32.
     qstr_len,
+    /// `qstr.hash`, u32.
+    qstr_hash,
     /// `qstr.name`, pointer to unsigned char.
     qstr_name,
     /// `inode.i_ino`, unsigned long (u64 from 7.0 on).

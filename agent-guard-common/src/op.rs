@@ -46,6 +46,13 @@ impl Op {
         }
     }
 
+    /// Its bit in a set of operations on files and networks.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        1 << (self.0 & 7)
+    }
+
     /// The operation with that name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

@@ -85,9 +85,11 @@ pub fn fill(record: &mut Judged, subject: &Subject, asked: &Asked, outcome: &Out
     record.port = asked.address.port;
     record.addr = asked.address.addr;
     let Untyped { dentry, mount } = asked.first;
-    emit_see(record, 0, dentry, mount);
+    emit_see(record, 0, dentry);
+    emit_path(record, 0, dentry, mount);
     let Untyped { dentry, mount } = asked.second;
-    emit_see(record, 1, dentry, mount);
+    emit_see(record, 1, dentry);
+    emit_path(record, 1, dentry, mount);
     // Last, so that who reads a record in the table of holds can tell a whole one.
     // SAFETY: a member of a record that is ours.
     unsafe { core::ptr::write_volatile(&raw mut record.header.size, size_of::<Judged>() as u32) };
@@ -114,40 +116,52 @@ fn header(header: &mut Header, kind: u16, size: u32, subject: &Subject) {
     header.comm = bpf_get_current_comm().unwrap_or([0; 16]);
 }
 
-/// Writes the first or the second object of a record, and its path.
+/// Writes the first or the second object of a record.
 ///
 /// VERIFIER: see [`crate::walk::walk_end`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn emit_see(record: *mut Judged, which: u32, dentry: u64, mount: u64) -> u32 {
+pub extern "C" fn emit_see(record: *mut Judged, which: u32, dentry: u64) -> u32 {
     // SAFETY: the caller's, and whole.
     let Some(record) = (unsafe { record.as_mut() }) else { return 0 };
-    let Judged { first, second, path: [first_path, second_path], .. } = record;
-    let at = Untyped { dentry, mount };
-    let (seen, text) = if which == 0 { (first, first_path) } else { (second, second_path) };
-    see(seen, text, at);
+    see(if which == 0 { &mut record.first } else { &mut record.second }, dentry);
     0
 }
 
-/// Writes an object and its path. What can't be read is left out: the decision doesn't hang on it.
+/// Writes the path of the first or the second object of a record.
+///
+/// VERIFIER: see [`crate::walk::walk_end`]. Beside [`emit_see`], not below it: the stack is short.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn emit_path(record: *mut Judged, which: u32, dentry: u64, mount: u64) -> u32 {
+    // SAFETY: the caller's, and whole.
+    let Some(record) = (unsafe { record.as_mut() }) else { return 0 };
+    let Judged { first, second, path: [first_path, second_path], .. } = record;
+    let (seen, text) = if which == 0 { (first, first_path) } else { (second, second_path) };
+    if dentry != 0 {
+        path(seen, text, Untyped { dentry, mount });
+    }
+    0
+}
+
+/// Writes an object. What can't be read is left out: the decision doesn't hang on it.
 #[inline(always)]
-fn see(seen: &mut Seen, text: &mut [u8; PATH_BYTES], at: Untyped) {
+fn see(seen: &mut Seen, dentry: u64) {
     seen.mode = 0;
     seen.path_len = 0;
     seen.cut = 0;
     seen.object = agent_guard_common::ObjectKey::default();
     seen.parent = agent_guard_common::ObjectKey::default();
-    if at.dentry == 0 {
+    if dentry == 0 {
         return;
     }
-    seen.object = key_of(at.dentry).unwrap_or_default();
-    seen.mode = mode_of(at.dentry);
-    if let Some(parent) = file::up(at.dentry)
+    seen.object = key_of(dentry).unwrap_or_default();
+    seen.mode = mode_of(dentry);
+    if let Some(parent) = file::up(dentry)
         && parent != 0
     {
         seen.parent = key_of(parent).unwrap_or_default();
     }
-    path(seen, text, at);
 }
 
 /// A path on its way into a record.

@@ -20,8 +20,9 @@ use crate::{
     enforce::{EPERM, ERESTARTNOINTR, Outcome, stop},
     judge::Asked,
     kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
-    maps::{ANSWERS, BLANK, GUARD, HOLDS},
+    maps::{ANSWERS, BLANK, GUARD, HOLDS, Scratch},
     tag::Subject,
+    walk::scratch,
 };
 
 /// Mark in [`Outcome::answer`]: nobody needs to hear of this again.
@@ -189,13 +190,16 @@ pub extern "C" fn hold_digest(asked: *const Asked) -> u64 {
     }
 }
 
+/// VERIFIER: the state is in map memory: a stack frame each for this, for a name and for a word of it is too much below
+/// the largest hooks.
 #[inline(always)]
 fn digest(asked: &Asked) -> u64 {
-    let Some(guard) = GUARD.get(0) else { return 0 };
-    let mut digest = Digest::new(guard.key).word(asked.op.0 as u64);
+    let (Some(guard), Some(scratch)) = (GUARD.get(0), scratch()) else { return 0 };
+    let state = &mut scratch.digest;
+    *state = Digest::new(guard.key).word(asked.op.0 as u64);
     if asked.address.family != 0 {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = asked.address.addr;
-        return digest
+        return state
             .word(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
             .word(u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
             .word(u64::from(asked.address.port) | (u64::from(asked.protocol) << 16))
@@ -203,48 +207,56 @@ fn digest(asked: &Asked) -> u64 {
     }
     // An open for writing and the truncation that belongs to it are one question, although they have two hooks.
     let hook = if asked.op.0 == Op::WRITE.0 { 0 } else { asked.hook.0 };
-    digest = digest.word(u64::from(asked.detail) << 8 | u64::from(hook));
-    let Some(object) = key_of(asked.first.dentry) else { return 0 };
-    digest = digest.word(object.ino).word(u64::from(object.dev));
+    *state = state.word(u64::from(asked.detail) << 8 | u64::from(hook));
     // An object that exists is what it is by whatever name; one that doesn't is a name in a directory, and
     // taking a name away is about that name.
-    if asked.op.0 != Op::WRITE.0 && !name(&mut digest, asked.first.dentry) {
+    if !object(state, asked.first.dentry)
+        || (asked.op.0 != Op::WRITE.0 && hold_name(asked.first.dentry) == 0)
+        || (asked.second.dentry != 0
+            && (!object(state, asked.second.dentry) || hold_name(asked.second.dentry) == 0))
+    {
         return 0;
     }
-    if asked.second.dentry != 0 {
-        let Some(object) = key_of(asked.second.dentry) else { return 0 };
-        digest = digest.word(object.ino).word(u64::from(object.dev));
-        if !name(&mut digest, asked.second.dentry) {
-            return 0;
-        }
-    }
-    digest.finish()
+    state.finish()
+}
+
+/// Takes an object in. False if it can't be read.
+#[inline(always)]
+fn object(state: &mut Digest, dentry: u64) -> bool {
+    let Some(object) = key_of(dentry) else { return false };
+    *state = state.word(object.ino).word(u64::from(object.dev));
+    true
 }
 
 /// A name on its way into a digest.
-struct Name {
-    digest: Digest,
+struct Name<'a> {
+    scratch: &'a mut Scratch,
     at: u64,
     length: u32,
     good: bool,
 }
 
-/// Takes in a name and the directory it is in. False if they can't be read.
+/// Takes in a name and the directory it is in. 0 if they can't be read.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
 #[inline(never)]
-fn name(digest: &mut Digest, dentry: u64) -> bool {
-    let Some(parent) = file::up(dentry) else { return false };
-    let Some(parent) = key_of(if parent == 0 { dentry } else { parent }) else { return false };
-    let Some((at, length)) = file::name_of(dentry) else { return false };
-    let digest_so_far = digest.word(parent.ino).word(u64::from(parent.dev)).word(u64::from(length));
-    let mut name = Name { digest: digest_so_far, at, length, good: true };
+#[unsafe(no_mangle)]
+pub extern "C" fn hold_name(dentry: u64) -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let Some(parent) = file::up(dentry) else { return 0 };
+    if !object(&mut scratch.digest, if parent == 0 { dentry } else { parent }) {
+        return 0;
+    }
+    let Some((at, length)) = file::name_of(dentry) else { return 0 };
+    scratch.digest = scratch.digest.word(u64::from(length));
+    let mut name = Name { scratch, at, length, good: true };
     repeat(NAME_WORDS, step_name, &mut name);
-    *digest = name.digest;
-    name.good
+    u32::from(name.good)
 }
 
 /// Takes in one word of a name.
-extern "C" fn step_name(word: u32, name: *mut Name) -> i64 {
-    // SAFETY: the state of `name`, which waits for us.
+extern "C" fn step_name(word: u32, name: *mut Name<'_>) -> i64 {
+    // SAFETY: the state of `hold_name`, which waits for us.
     let name = unsafe { &mut *name };
     let from = word * 8;
     if from >= name.length {
@@ -257,6 +269,6 @@ extern "C" fn step_name(word: u32, name: *mut Name) -> i64 {
     // The bytes behind the name are padding of its last word, and cut off.
     let rest = name.length - from;
     let text = if rest < 8 { text & ((1u64 << (rest * 8)) - 1) } else { text };
-    name.digest = name.digest.word(text);
+    name.scratch.digest = name.scratch.digest.word(text);
     GO_ON
 }

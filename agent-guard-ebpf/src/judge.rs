@@ -19,6 +19,8 @@ use crate::{
 
 /// What every call needs of the generation in force, looked up once.
 pub struct Generation {
+    /// Its number.
+    pub number: u32,
     filter: &'static Filter,
     /// Where the rest is.
     pub tables: Parity,
@@ -31,6 +33,12 @@ impl Generation {
     #[inline(always)]
     pub fn judges(&self, op: Op) -> bool {
         self.judged >> (op.0 & 7) & 1 != 0
+    }
+
+    /// Whether any of these has: bits by their numbers.
+    #[inline(always)]
+    pub fn judges_any(&self, ops: u32) -> bool {
+        self.judged & ops != 0
     }
 
     /// Whether a bit of the filter is set.
@@ -315,7 +323,7 @@ impl Call {
             // The decision says what is wrong.
             _ => u32::MAX,
         };
-        decide(session, &Generation { filter, tables, judged })
+        decide(session, &Generation { number, filter, tables, judged })
     }
 
     /// The decision about where the socket wants to go.

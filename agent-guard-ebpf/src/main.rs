@@ -15,6 +15,7 @@ mod hooks;
 mod identity;
 mod judge;
 mod kernel;
+mod known;
 mod maps;
 mod names;
 mod own;

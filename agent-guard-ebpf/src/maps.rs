@@ -4,6 +4,7 @@ use core::ptr;
 
 use agent_guard_common::{
     decide::Walk,
+    digest::Digest,
     event,
     names::{ChainHash, FILTER_WORDS, NameHash, Shape, Shapes},
     object::{NameKey, NetKey, ObjectKey, SideKey},
@@ -16,7 +17,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::judge::Asked;
+use crate::{
+    judge::Asked,
+    known::{DIRECTORIES, Directory, Known},
+};
 
 /// Definition of a task storage map, which aya-ebpf has no type for: the members are read from BTF by
 /// their names and types (`libbpf` calls this a BTF-defined map).
@@ -52,6 +56,22 @@ impl<T> TaskStorage<T> {
 pub struct Scratch {
     /// What is asked for, on its way to being carried out.
     pub asked: Asked,
+    /// The digest of what is asked for, on its way.
+    pub digest: Digest,
+    /// The print of what the walk has met, see [`crate::known`].
+    pub print: u64,
+    /// What the object itself adds to it.
+    pub own: u64,
+    /// Directories whose prints the task knows.
+    pub directories: [Directory; DIRECTORIES],
+    /// The one that is looked at.
+    pub directory: Directory,
+    /// The task's mount name space.
+    pub namespace: u64,
+    /// 0 if what that directory's print is made of can change without being counted.
+    pub fixed: u64,
+    /// When a session had last renamed something as the walk began.
+    pub renamed: u64,
     /// What was met.
     pub walk: Walk,
     /// Where it is within the object's own file system: a `struct dentry *`.
@@ -124,6 +144,18 @@ pub static TAGS: TaskStorage<Tag> = TaskStorage::new();
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
 pub static SCRATCH: TaskStorage<Scratch> = TaskStorage::new();
+
+/// Slots of [`KNOWN`].
+pub const KNOWN_SLOTS: u32 = 8192;
+
+/// Decisions that were made before, by their prints. Written and read by hooks of tagged tasks. Never full: a decision
+/// takes the place of another.
+#[btf_map]
+pub static KNOWN: Array<Known, { KNOWN_SLOTS as usize }> = Array::new();
+
+/// When a session last renamed something, nanoseconds. Written and read by hooks of tagged tasks.
+#[btf_map]
+pub static RENAMED: Array<u64, 1> = Array::new();
 
 /// Sessions by slot. Written by the daemon, read by every hook of a tagged task. Full: no new session starts.
 #[btf_map]

@@ -4,8 +4,8 @@ use agent_guard_common::{Op, subject::Session};
 
 use crate::{
     judge::{Generation, Judgement, needs_no_rule},
-    kernel::{Dentry, Device, Path, Task},
-    walk,
+    kernel::{Dentry, Device, Task},
+    walk::Spot,
 };
 
 /// How reading from and writing to a file is judged.
@@ -36,17 +36,10 @@ impl Kind {
 
     /// The decision about one operation.
     #[inline(always)]
-    pub fn judge(
-        self,
-        tables: &Generation,
-        session: &Session,
-        op: Op,
-        path: Path,
-        dentry: Dentry,
-    ) -> Judgement {
+    pub fn judge(self, tables: &Generation, session: &Session, spot: &Spot, op: Op) -> Judgement {
         if self.0 == Self::BUILTIN {
             return Judgement::builtin();
         }
-        walk::any(tables, session, op, self.0 == Self::UNSCOPED, path, dentry)
+        spot.judge(tables, session, op, self.0 == Self::UNSCOPED)
     }
 }

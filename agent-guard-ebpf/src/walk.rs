@@ -17,6 +17,7 @@ use aya_ebpf::{
 use crate::{
     judge::{Generation, Judgement, Parity},
     kernel::{Dentry, GO_ON, Path, STOP, VfsMount, file, repeat},
+    known::{self, known_beyond, known_get, known_keep},
     maps::{SCRATCH, Scratch},
     names::{names_chains, names_suffixes},
 };
@@ -49,6 +50,36 @@ impl Scratch {
     }
 }
 
+/// An object, or a name that is free, that operations are judged on.
+pub struct Spot {
+    mount: VfsMount,
+    dentry: Dentry,
+    /// See [`known`]; 0 if there is none.
+    print: u64,
+}
+
+impl Spot {
+    /// Of some operations: bits by their numbers. Where none of them is judged, nothing is looked at.
+    #[inline(always)]
+    pub fn new(tables: &Generation, session: &Session, ops: u32, mount: VfsMount, dentry: Dentry) -> Self {
+        let wanted = tables.judges_any(ops);
+        let print = if wanted { known::print(tables, session, mount.0, dentry.0) } else { 0 };
+        // VERIFIER: mixed with a zero that it doesn't know, or it follows each way on which there is none.
+        Self { mount, dentry, print: print ^ u64::from(session.pad) }
+    }
+
+    /// The decision about an operation. `unscoped` where no scope counts: a device node is a way to the device, wherever
+    /// somebody has made it, and an ioctl can reach the whole file system.
+    #[inline(always)]
+    pub fn judge(&self, tables: &Generation, session: &Session, op: Op, unscoped: bool) -> Judgement {
+        if !tables.judges(op) {
+            return not_judged();
+        }
+        let op = op.0 as u32 | if unscoped { NO_SCOPE } else { 0 };
+        Judgement(walk(tables, session, self, op)).forget(session.pad)
+    }
+}
+
 /// The decision about one operation on one object, or on a name that doesn't exist.
 #[inline(always)]
 pub fn object(tables: &Generation, session: &Session, op: Op, path: Path, dentry: Dentry) -> Judgement {
@@ -64,34 +95,7 @@ pub fn object_at(
     mount: VfsMount,
     dentry: Dentry,
 ) -> Judgement {
-    if !tables.judges(op) {
-        return not_judged();
-    }
-    Judgement(walk(tables, session, op.0 as u32, mount.0 as u64, dentry.0)).forget(session.pad)
-}
-
-/// The same where no scope counts: a device node is a way to the device, wherever somebody has made it, and an ioctl can
-/// reach the whole file system.
-#[inline(always)]
-pub fn unscoped(tables: &Generation, session: &Session, op: Op, path: Path, dentry: Dentry) -> Judgement {
-    any(tables, session, op, true, path, dentry)
-}
-
-/// The one or the other.
-#[inline(always)]
-pub fn any(
-    tables: &Generation,
-    session: &Session,
-    op: Op,
-    unscoped: bool,
-    path: Path,
-    dentry: Dentry,
-) -> Judgement {
-    if !tables.judges(op) {
-        return not_judged();
-    }
-    let op = op.0 as u32 | if unscoped { NO_SCOPE } else { 0 };
-    Judgement(walk(tables, session, op, path.mount().0 as u64, dentry.0)).forget(session.pad)
+    Spot::new(tables, session, op.bit(), mount, dentry).judge(tables, session, op, false)
 }
 
 /// Nothing in the policy says anything but `allow` of the operation.
@@ -130,21 +134,31 @@ fn find(flags: u64) -> Option<&'static mut Scratch> {
     Some(unsafe { &mut *scratch.cast::<Scratch>() })
 }
 
-/// VERIFIER: a function of its own keeps the stack of hooks with several walks small; five arguments are all there
-/// can be.
+/// Finds out what was decided before, or walks.
+///
+/// VERIFIER: a function of its own keeps the stack of hooks with several walks small.
 #[inline(never)]
-fn walk(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: *const u8) -> u64 {
+fn walk(tables: &Generation, session: &Session, spot: &Spot, op: u32) -> u64 {
+    let Spot { mount, dentry, print } = *spot;
+    let known = known_get(print, op);
+    if known != 0 {
+        return known;
+    }
     let Some(scratch) = make_scratch() else { return Judgement::fault(Fault::MEMORY).0 };
-    let at = Dentry(dentry);
     scratch.walk = Walk::new(session.profile, session.binding, Op(op as u8));
-    scratch.mount = mount;
+    scratch.mount = mount.0 as u64;
     scratch.private = 0;
     scratch.lost = 0;
+    scratch.renamed = known::renamed();
+    scratch.print = known::first(tables, session, dentry);
+    scratch.own = known::own(tables, dentry);
     // It ends with no fault only if it comes to its end.
     scratch.fault = u32::from(Fault::DEPTH.0);
-    let mut climb = Climb { tables, scratch, at, dev: at.device(), suffixes: tables.suffixes() };
+    let mut climb = Climb { tables, scratch, at: dentry, dev: dentry.device(), suffixes: tables.suffixes() };
     repeat(DEPTH, step_within, &mut climb);
-    walk_end(op, tables.tables.0)
+    let judgement = walk_end(op, tables.tables.0);
+    known_keep(op, judgement);
+    judgement
 }
 
 /// Goes on beyond the object's own file system, and comes to a decision.
@@ -157,6 +171,9 @@ fn walk(tables: &Generation, session: &Session, op: u32, mount: u64, dentry: *co
 pub extern "C" fn walk_end(op: u32, parity: u32) -> u64 {
     let Some(scratch) = scratch() else { return Judgement::fault(Fault::MEMORY).0 };
     let tables = Parity(parity & 1);
+    if scratch.mount != 0 {
+        scratch.print = known_beyond(scratch.print, scratch.mount);
+    }
     if scratch.mount != 0 && scratch.fault == u32::from(Fault::NONE.0) {
         scratch.walk.leave_file_system();
         scratch.fail(Fault::DEPTH);
@@ -217,6 +234,7 @@ extern "C" fn step_within(_turn: u32, climb: *mut Climb<'_>) -> i64 {
         let failed = walk_carry();
         climb.scratch.lost |= failed;
     }
+    climb.scratch.print = known::next(climb.scratch.print, parent);
     climb.at = parent;
     GO_ON
 }

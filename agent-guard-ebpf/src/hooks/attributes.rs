@@ -11,7 +11,7 @@ use crate::{
     judge::Call,
     kernel::{Attributes, Dentry, File, Inode, Path, VfsMount, setattr_has_idmap},
     tag::Subject,
-    walk::{any, object_at},
+    walk::{Spot, object_at},
 };
 
 /// Attributes of an object whose mount the hook doesn't know. What a file system does on its layers for the task was
@@ -170,7 +170,9 @@ fn ioctl<const HOOK: u8>(subject: Subject, file: File, command: u32) -> i32 {
     };
     let mut call = Call::new(subject, Hook(HOOK), op).on(path, dentry);
     call.asked.detail = command;
-    let judgement = call.judge(|session, tables| any(tables, session, op, unscoped, path, dentry));
+    let judgement = call.judge(|session, tables| {
+        Spot::new(tables, session, op.bit(), path.mount(), dentry).judge(tables, session, op, unscoped)
+    });
     enforce(call, judgement)
 }
 

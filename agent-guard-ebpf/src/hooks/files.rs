@@ -7,9 +7,10 @@ use crate::{
     enforce::enforce,
     judge::{Call, Judgement},
     kernel::{Dentry, File, Path},
+    known,
     own::Kind,
     tag::Subject,
-    walk::{object, unscoped},
+    walk::{Spot, object},
 };
 
 /// `S_IFMT` and what it holds.
@@ -37,12 +38,13 @@ fn create<const HOOK: u8>(subject: Subject, dir: Path, dentry: Dentry, file_type
     let mut call = Call::new(subject, Hook(HOOK), Op::CREATE).on(dir, dentry);
     call.asked.detail = file_type;
     let judgement = call.judge(|session, tables| {
-        let create = object(tables, session, Op::CREATE, dir, dentry);
+        let spot = Spot::new(tables, session, Op::CREATE.bit() | Op::WRITE.bit(), dir.mount(), dentry);
+        let create = spot.judge(tables, session, Op::CREATE, false);
         match file_type {
             // The call that makes it opens it for writing, too.
-            S_IFREG => create.and(object(tables, session, Op::WRITE, dir, dentry)),
+            S_IFREG => create.and(spot.judge(tables, session, Op::WRITE, false)),
             // Whoever makes a node wants what is behind it.
-            S_IFBLK | S_IFCHR => create.and(unscoped(tables, session, Op::WRITE, dir, dentry)),
+            S_IFBLK | S_IFCHR => create.and(spot.judge(tables, session, Op::WRITE, true)),
             _ => create,
         }
     });
@@ -74,18 +76,25 @@ pub fn path_rename(ctx: LsmContext) -> i32 {
     let (new_dir, new) = (Path(ctx.arg(2)), Dentry(ctx.arg(3)));
     let flags = ctx.arg::<u32>(4);
     let exchange = flags & RENAME_EXCHANGE != 0;
+    known::renaming();
     let mut call = Call::new(subject, Hook::PATH_RENAME, Op::RENAME).on(old_dir, old).to(new_dir, new);
     call.asked.detail = flags;
     let judgement = call.judge(|session, tables| {
-        let moved = object(tables, session, Op::RENAME, old_dir, old);
-        let target = object(tables, session, Op::CREATE, new_dir, new);
-        let mut judgement = moved.and(target);
+        let ops = Op::RENAME.bit() | Op::CREATE.bit() | Op::DELETE.bit();
+        let source = Spot::new(tables, session, ops, old_dir.mount(), old);
+        let target = Spot::new(tables, session, ops, new_dir.mount(), new);
+        let mut judgement = source.judge(tables, session, Op::RENAME, false).and(target.judge(
+            tables,
+            session,
+            Op::CREATE,
+            false,
+        ));
         if new.inode().is_some() {
             let op = if exchange { Op::RENAME } else { Op::DELETE };
-            judgement = judgement.and(object(tables, session, op, new_dir, new));
+            judgement = judgement.and(target.judge(tables, session, op, false));
         }
         if exchange {
-            judgement = judgement.and(object(tables, session, Op::CREATE, old_dir, old));
+            judgement = judgement.and(source.judge(tables, session, Op::CREATE, false));
         }
         judgement
     });
@@ -127,15 +136,26 @@ pub fn descriptor<const HOOK: u8>(
     let mut reading = false;
     let judgement = call.judge(|session, tables| {
         let kind = Kind::of(session, task, dentry);
-        let mut judgement = Judgement::none().forget(session.pad);
+        let mut ops = 0;
         if writes {
-            judgement = judgement.and(kind.judge(tables, session, Op::WRITE, path, dentry));
+            ops |= Op::WRITE.bit();
         }
         if nameless {
-            judgement = judgement.and(object(tables, session, Op::CREATE, path, dentry));
+            ops |= Op::CREATE.bit();
         }
         if reads {
-            let read = kind.judge(tables, session, Op::READ, path, dentry);
+            ops |= Op::READ.bit();
+        }
+        let spot = Spot::new(tables, session, ops, path.mount(), dentry);
+        let mut judgement = Judgement::none().forget(session.pad);
+        if writes {
+            judgement = judgement.and(kind.judge(tables, session, &spot, Op::WRITE));
+        }
+        if nameless {
+            judgement = judgement.and(spot.judge(tables, session, Op::CREATE, false));
+        }
+        if reads {
+            let read = kind.judge(tables, session, &spot, Op::READ);
             reading = read > judgement;
             judgement = judgement.and(read);
         }
@@ -203,8 +223,9 @@ pub fn path_link(ctx: LsmContext) -> i32 {
     let (old, new_dir, new) = (Dentry(ctx.arg(0)), Path(ctx.arg(1)), Dentry(ctx.arg(2)));
     let mut call = Call::new(subject, Hook::PATH_LINK, Op::CREATE).on(new_dir, old).to(new_dir, new);
     let judgement = call.judge(|session, tables| {
-        let source = object(tables, session, Op::WRITE, new_dir, old);
-        let source = source.and(object(tables, session, Op::READ, new_dir, old));
+        let spot = Spot::new(tables, session, Op::WRITE.bit() | Op::READ.bit(), new_dir.mount(), old);
+        let source = spot.judge(tables, session, Op::WRITE, false);
+        let source = source.and(spot.judge(tables, session, Op::READ, false));
         source.and(object(tables, session, Op::CREATE, new_dir, new))
     });
     enforce(call, judgement)

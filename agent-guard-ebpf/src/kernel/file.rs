@@ -2,7 +2,7 @@
 
 use agent_guard_common::ObjectKey;
 
-use super::{load, offset, probe, probe_at, task::Task};
+use super::{RENAME_LOCK, load, offset, probe, probe_at, task::Task};
 
 /// `struct path *`.
 #[derive(Clone, Copy)]
@@ -133,6 +133,27 @@ impl Dentry {
     pub fn is_file_system_root(self) -> bool {
         let sb = load!(self.0, dentry_d_sb, *const u8);
         load!(sb, sb_s_root, u64) == self.address()
+    }
+
+    /// Whether it is the root of a tree: that of a file system, or one that is not connected to any.
+    #[inline(always)]
+    pub fn is_root(self) -> bool {
+        self.parent().address() == self.address()
+    }
+
+    /// Number and generation of its object, which must be there.
+    #[inline(always)]
+    pub fn identity(self) -> (u64, u32) {
+        let inode = load!(self.0, dentry_d_inode, *const u8);
+        (load!(inode, inode_i_ino, u64), load!(inode, inode_i_generation, u32))
+    }
+
+    /// The kernel's own hash of its name and of the directory that it is in. Not the guard's hash: a session
+    /// can't choose it, but it has few bits.
+    #[inline(always)]
+    pub fn name_hash(self) -> u64 {
+        let name = self.0.wrapping_add(offset!(dentry_d_name));
+        u64::from(load!(name, qstr_hash, u32))
     }
 
     /// Device of its file system.
@@ -292,8 +313,7 @@ pub fn is_ring(dentry: u64) -> bool {
 /// Whether a mount is one that another file system keeps for itself, as overlayfs does for its layers.
 #[inline(always)]
 pub fn is_private(mount: u64) -> bool {
-    let whole = mount.wrapping_sub(offset!(mount_mnt) as u64);
-    probe!(whole, mount_mnt_ns, u64) == Some(MNT_NS_INTERNAL)
+    is_internal(whole_mount(mount))
 }
 
 /// The next dentry towards the root, by probe reads; 0 at the root of a file system, none if it can't be read.
@@ -329,6 +349,70 @@ pub fn mode_of(dentry: u64) -> u32 {
 pub fn name_of(dentry: u64) -> Option<(u64, u32)> {
     let name = dentry.wrapping_add(offset!(dentry_d_name) as u64);
     Some((probe!(name, qstr_name, u64)?, probe!(name, qstr_len, u32)?))
+}
+
+/// The same as [`Dentry::name_hash`], by probe reads; 0 if it can't be read.
+#[inline(always)]
+pub fn name_hash_of(dentry: u64) -> u64 {
+    probe!(dentry.wrapping_add(offset!(dentry_d_name) as u64), qstr_hash, u32).map_or(0, u64::from)
+}
+
+/// The dentry above, by probe reads; itself at a root, 0 if it can't be read.
+#[inline(always)]
+pub fn parent_of(dentry: u64) -> u64 {
+    probe!(dentry, dentry_d_parent, u64).unwrap_or(0)
+}
+
+/// Number and generation of a dentry's object in one number, and its device, by probe reads; 0 if it can't be read.
+#[inline(always)]
+pub fn number_of(dentry: u64) -> (u64, u64) {
+    let inode = probe!(dentry, dentry_d_inode, u64).unwrap_or(0);
+    let number = probe!(inode, inode_i_ino, u64).unwrap_or(0);
+    let igen = probe!(inode, inode_i_generation, u32).unwrap_or(0);
+    let sb = probe!(dentry, dentry_d_sb, u64).unwrap_or(0);
+    (number ^ u64::from(igen).rotate_left(32), u64::from(probe!(sb, sb_s_dev, u32).unwrap_or(0)))
+}
+
+/// The kernel's count of renames in all file systems (`rename_lock.seqcount`, fs/dcache.c); odd while there is one, and where
+/// it isn't known.
+#[inline(always)]
+pub fn rename_count() -> u64 {
+    // SAFETY: a valid, aligned, initialised static; volatile, or the compiler would take the value in this file for the real one.
+    let at = unsafe { core::ptr::read_volatile(&raw const RENAME_LOCK) };
+    if at == 0 {
+        return 1;
+    }
+    probe_at::<u32>(at).map_or(1, u64::from)
+}
+
+/// The name space of a `struct mount`; 0 if it can't be read.
+#[inline(always)]
+pub fn mount_namespace(whole: u64) -> u64 {
+    probe!(whole, mount_mnt_ns, u64).unwrap_or(0)
+}
+
+/// The `struct mount` that a `struct vfsmount` is in.
+#[inline(always)]
+pub fn whole_mount(mount: u64) -> u64 {
+    mount.wrapping_sub(offset!(mount_mnt) as u64)
+}
+
+/// The `struct mount` that another is mounted in; itself at the root of a name space, 0 if it can't be read.
+#[inline(always)]
+pub fn mount_parent(whole: u64) -> u64 {
+    probe!(whole, mount_mnt_parent, u64).unwrap_or(0)
+}
+
+/// The dentry that a `struct mount` is mounted on; 0 if it can't be read.
+#[inline(always)]
+pub fn mount_point(whole: u64) -> u64 {
+    probe!(whole, mount_mnt_mountpoint, u64).unwrap_or(0)
+}
+
+/// Whether a `struct mount` is one that another file system keeps for itself, as overlayfs does for its layers.
+#[inline(always)]
+pub fn is_internal(whole: u64) -> bool {
+    probe!(whole, mount_mnt_ns, u64) == Some(MNT_NS_INTERNAL)
 }
 
 /// Root of what is mounted.

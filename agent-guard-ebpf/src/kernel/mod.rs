@@ -24,6 +24,10 @@ pub use self::{
 #[unsafe(no_mangle)]
 static LAYOUT: KernelLayout = KernelLayout::ABSENT;
 
+/// Address of the kernel's lock for renames; 0 where it isn't known. Set like [`LAYOUT`].
+#[unsafe(no_mangle)]
+pub static RENAME_LOCK: u64 = 0;
+
 /// The offset of a member. Volatile, or the compiler would take the value in this file for the real one.
 macro_rules! offset {
     ($member:ident) => {

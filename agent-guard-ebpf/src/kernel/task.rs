@@ -53,6 +53,19 @@ impl Task {
         load!(parent, task_tgid, u32)
     }
 
+    /// Its mount name space, typed.
+    #[inline(always)]
+    pub fn mount_namespace(self) -> *const u8 {
+        let nsproxy = load!(self.0, task_nsproxy, *const u8);
+        load!(nsproxy, nsproxy_mnt_ns, *const u8)
+    }
+
+    /// The kernel's count of changes of its mount name space, never the same for two name spaces that have changed.
+    #[inline(always)]
+    pub fn mount_changes(self) -> u64 {
+        load!(self.mount_namespace(), mnt_namespace_event, u64)
+    }
+
     /// When the process started, nanoseconds since boot.
     #[inline(always)]
     pub fn start(self) -> u64 {

@@ -59,6 +59,9 @@ fields! {
     task_thread_pid: "task_struct" "thread_pid" => Pointer("pid");
     task_cred: "task_struct" "cred" => Pointer("cred");
     task_real_cred: "task_struct" "real_cred" => Pointer("cred");
+    task_nsproxy: "task_struct" "nsproxy" => Pointer("nsproxy");
+    nsproxy_mnt_ns: "nsproxy" "mnt_ns" => Pointer("mnt_namespace");
+    mnt_namespace_event: "mnt_namespace" "event" => Int(&[8]);
     mm_arg_start: "mm_struct" "arg_start" => Int(&[8]);
     mm_arg_end: "mm_struct" "arg_end" => Int(&[8]);
     bprm_filename: "linux_binprm" "filename" => Pointer("");
@@ -80,6 +83,7 @@ fields! {
     dentry_d_name: "dentry" "d_name" | "__d_name" => Struct("qstr");
     dentry_d_iname: "dentry" "d_iname" | "d_shortname.string" => Bytes;
     qstr_len: "qstr" "len" => Int(&[4]);
+    qstr_hash: "qstr" "hash" => Int(&[4]);
     qstr_name: "qstr" "name" => Pointer("");
     inode_i_ino: "inode" "i_ino" => Int(&[8]);
     inode_i_generation: "inode" "i_generation" => Int(&[4]);

@@ -30,6 +30,7 @@ use super::{
     layout,
     maps::NAMES,
     support::{self, Kind, PROGRAMS, Program},
+    symbols,
 };
 
 /// The kernel side, built into this binary.
@@ -188,6 +189,8 @@ fn attach(layout: &KernelLayout, maps: &Path, links: &Path, programs: &[&Program
     let btf = aya::Btf::from_sys_fs()?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).allow_unsupported_maps().override_global("LAYOUT", layout, true);
+    let rename_lock = symbols::address("rename_lock").unwrap_or_default();
+    loader.override_global("RENAME_LOCK", &rename_lock, true);
     for name in NAMES {
         loader.map_pin_path(name, maps.join(name));
     }

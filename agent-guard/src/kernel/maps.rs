@@ -15,9 +15,11 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 19] = [
+pub const NAMES: [&str; 21] = [
     "TAGS",
     "SCRATCH",
+    "KNOWN",
+    "RENAMED",
     "SESSIONS",
     "GENERATION",
     "FILTERS",

@@ -9,6 +9,7 @@ pub mod load;
 pub mod maps;
 pub mod record;
 pub mod support;
+mod symbols;
 pub mod tables;
 
 use std::path::PathBuf;

@@ -12,6 +12,7 @@ mod inplace;
 mod ioctl;
 mod loops;
 mod metadata;
+mod mounting;
 mod net;
 mod process;
 mod races;
@@ -32,6 +33,7 @@ type Attack = fn(&[&str]) -> Result<i32>;
 const FAMILIES: &[&[(&str, Attack)]] = &[
     files::ATTACKS,
     metadata::ATTACKS,
+    mounting::ATTACKS,
     reading::ATTACKS,
     inplace::ATTACKS,
     ioctl::ATTACKS,

@@ -18,7 +18,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
 const QUESTIONS: &[(&str, &str, &str)] = &[
     ("write", "/srv/prod/f", "open-write /srv/prod/f"),
     ("read", "/srv/prod/f", "open-read /srv/prod/f"),
-    ("create", "/srv/prod/none/deeper", "mkdir /srv/prod/none/deeper"),
+    ("create", "/srv/prod/none", "mkdir /srv/prod/none"),
     ("delete", "/srv/prod/dir/f", "unlink /srv/prod/dir/f"),
     ("delete", "/srv/work/dir/f", "unlink /srv/work/dir/f"),
     ("write", "/srv/work/f", "open-write /srv/work/f"),
@@ -85,7 +85,7 @@ fn explain() -> Result<()> {
         .code(1)?
         .complains("/no/such")?;
     ask(&["--op", "write", "--path", "/srv/prod/f", "--cwd", "/srv/work"])?.code(2)?.complains("--file")?;
-    ask(&["--connect", "example.org:1", "--file", &file])?.code(1)?.complains("example.org:1")?;
+    ask(&["--connect", "example.org:1", "--file", &file])?.code(2)?.complains("example.org:1")?;
     guard.write_policy("version = 1\nnonsense = 1\n")?;
     ask(&["--op", "write", "--path", "/", "--file", &file])?.code(3)?.complains(":2:1:")?;
     guard.stop()

@@ -78,12 +78,16 @@ fn everything(
         (vec!["execute", "delete"], EXECUTING.to_vec()),
     ];
     let mut outside = Server::outside()?;
+    // Overlays can't make files without a name before 6.3.
+    let nameless = outside.ask(&format!("tmpfile {}", world.scope()))? != "EOPNOTSUPP";
     let mut tried = Vec::new();
     for (ops, groups) in phases {
         let mut tables = Vec::new();
         for (fill, rows) in groups {
             let mut matrix = Matrix::new(world, fill, rows);
-            matrix.rows.retain(|row| !row.attempt.contains("to-file"));
+            matrix.rows.retain(|row| {
+                !row.attempt.contains("to-file") && (nameless || !row.attempt.contains("tmpfile"))
+            });
             matrix.rows = matrix.rows.into_iter().map(adjust).collect();
             matrix.controls(&mut outside)?;
             tables.push(matrix);
@@ -119,7 +123,11 @@ fn on_layers(row: Row) -> Row {
     let through_ring = row.attempt.starts_with("uring") && row.attempt.contains("setxattr");
     // Kernels from 6.5 on show the layer's file to the hook for what is mapped already.
     let mapped = row.attempt.starts_with("mprotect-exec") && !kernel_is("6.1.");
-    if through_ring || mapped { row.unscoped() } else { row }
+    if mapped {
+        // The event is about that, too.
+        return Row { path: "", ..row.unscoped() };
+    }
+    if through_ring { row.unscoped() } else { row }
 }
 
 /// Sessions work in the usual directory, the attacks are elsewhere.

@@ -26,11 +26,68 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         scope,
     ),
     Scenario::direct(
+        "files_mounts_ways",
+        "bind mounts, chroot, pivot_root, over-mounting, the new mount calls, a disk mounted twice",
+        ways,
+    ),
+    Scenario::direct(
         "files_mounts_later",
         "hooks that don't know the mount judge what is mounted after the load, too",
         later,
     ),
 ];
+
+/// A file below the protected directory by other ways, each in a mount name space of its own.
+const WAYS: &[&str] = &[
+    "ns-unlink /srv/prod/dir/f",
+    "ns-bind /srv/prod/dir /srv/work/empty f",
+    "ns-bind /srv/prod /srv/work/empty dir/f",
+    "ns-chroot /srv/prod dir/f",
+    "ns-pivot /srv/work/empty /srv/prod/dir/f",
+    "ns-overmount /srv/prod/dir f",
+    "ns-open-tree /srv/prod dir/f",
+    "ns-move-mount /srv/prod /srv/work/empty dir/f",
+];
+
+/// By each way it works outside, and is denied and told inside; the scope stays usable by the same ways.
+fn ways() -> Result<()> {
+    let world = World::new()?;
+    let disk = Mounted::image("ext4", "/srv/prod/dir/disk")?;
+    let device = disk.device()?;
+    let file = "/srv/prod/dir/disk/f";
+    let twice = format!("ns-disk {device} /srv/work/empty f");
+    let mut outside = Server::outside()?;
+    let ways: Vec<(&str, &str)> =
+        WAYS.iter().map(|way| (*way, "/srv/prod/dir/f")).chain([(twice.as_str(), file)]).collect();
+    for (way, file) in &ways {
+        world.file(file)?;
+        outside.expect(way, "ok")?;
+        exists(file, false).with_context(|| (*way).to_owned())?;
+    }
+    let mut guard = Guard::start(&policy(&rule(PROD, CHANGES, "deny")))?;
+    let mut inside = Server::inside(&guard)?;
+    for (way, file) in &ways {
+        world.file(file)?;
+        let mark = guard.events.mark()?;
+        inside.expect(way, "EPERM")?;
+        guard.events.wait(mark, way, |event| event.judged("deny") && event.field("rule") == "1")?;
+        exists(file, true).with_context(|| (*way).to_owned())?;
+    }
+    for way in [
+        "ns-unlink /srv/work/dir/f",
+        "ns-bind /srv/work/dir /srv/work/empty f",
+        "ns-chroot /srv/work dir/f",
+        "ns-pivot /srv/work/empty /srv/work/dir/f",
+        "ns-overmount /srv/work/dir f",
+    ] {
+        world.file("/srv/work/dir/f")?;
+        inside.expect(way, "ok")?;
+        exists("/srv/work/dir/f", false).with_context(|| way.to_owned())?;
+    }
+    drop(inside);
+    drop(disk);
+    guard.stop()
+}
 
 /// Denied inside, done outside.
 fn denied(

@@ -72,6 +72,7 @@ fn oracle_kernel() -> Result<()> {
         begin.elapsed().as_secs(),
         lab.counts
     );
+    eprintln!("oracle_kernel: milliseconds {:?}", lab.spent);
     for what in ["policy refused", "refused by the kernel only", "sessions with variables"] {
         eprintln!("oracle_kernel: {what}: {}", lab.notes.get(what).copied().unwrap_or(0));
     }
@@ -100,6 +101,8 @@ struct Lab {
     /// Questions by operation and answer.
     counts: BTreeMap<(&'static str, &'static str), u32>,
     notes: BTreeMap<&'static str, u32>,
+    /// Milliseconds by what they were spent on.
+    spent: BTreeMap<&'static str, u128>,
 }
 
 /// A process in a session of the cases' profile.
@@ -129,7 +132,15 @@ impl Lab {
         let disks = Disks::new()?;
         let guard = Guard::start(&policy_of(&Case::default()))?;
         let (outside, plain) = (Server::outside()?, inside(Path::new(world::WORK))?);
-        Ok(Self { guard, disks, outside, plain, counts: BTreeMap::new(), notes: BTreeMap::new() })
+        Ok(Self {
+            guard,
+            disks,
+            outside,
+            plain,
+            counts: BTreeMap::new(),
+            notes: BTreeMap::new(),
+            spent: BTreeMap::new(),
+        })
     }
 
     fn stop(self) -> Result<()> {
@@ -179,6 +190,7 @@ impl Lab {
     /// Runs a case. What the policy's reader, the model or the kernel refuses is left out.
     fn run(&mut self, case: &Case) -> Result<Option<Disagreement>> {
         let text = policy_of(case);
+        let clock = Instant::now();
         let source = Source { name: "case.toml".to_owned(), text: text.clone() };
         let policy = policy::load(vec![source]).map_err(|errors| anyhow::anyhow!("no policy: {errors:?}"))?;
         let mut both = Both::new(&mut self.disks)?;
@@ -194,8 +206,11 @@ impl Lab {
         let oracle =
             Oracle::load(&policy, &both.world, &paths).context("the oracle can't load the policy")?;
         let oracle = oracle.context("the oracle doesn't know the profile")?;
+        let (begun, reloaded) = (clock.elapsed().as_millis(), Instant::now());
         self.guard.reload(&text).context("the daemon refuses what the tables can be made of")?;
+        let (reload, started) = (reloaded.elapsed().as_millis(), Instant::now());
         let mut own = own_session(&policy, &paths)?;
+        let (start, asked) = (started.elapsed().as_millis(), Instant::now());
         let mut tried = Tried {
             counts: &mut self.counts,
             outside: &mut self.outside,
@@ -209,6 +224,15 @@ impl Lab {
             }
         }
         let (refused, variables) = (both.refused, u32::from(own.is_some()));
+        drop(own);
+        for (what, spent) in [
+            ("files", begun),
+            ("reload", reload),
+            ("session", start),
+            ("questions", asked.elapsed().as_millis()),
+        ] {
+            *self.spent.entry(what).or_default() += spent;
+        }
         self.note("refused by the kernel only", refused);
         self.note("sessions with variables", variables);
         Ok(None)
