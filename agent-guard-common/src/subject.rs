@@ -20,6 +20,51 @@ pub struct Tag {
     /// What was approved last. An approved open for writing includes the truncation that is part of the
     /// same call, which has a hook of its own.
     pub granted: u64,
+    /// VERIFIER: a pointer is no number; written here and read back it is one.
+    pub number: u64,
+    /// What the mount that the task used last is mounted on.
+    pub lane: Lane,
+    /// Directories that the task used last.
+    pub directories: [Directory; Self::DIRECTORIES],
+}
+
+impl Tag {
+    /// Directories that a task remembers.
+    pub const DIRECTORIES: usize = 2;
+}
+
+/// A directory whose print is known, and what must be as it was for it to be so still. For the kernel side.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Directory {
+    /// What its print begins with.
+    pub begin: u64,
+    /// Its object, as in a print.
+    pub object: u64,
+    /// The kernel's hash of its name and the directory above.
+    pub name: u64,
+    /// The mount that it was reached through: a `struct vfsmount *`, 0 if that wasn't known.
+    pub mount: u64,
+    /// Renames of directories in all file systems so far.
+    pub renames: u64,
+    /// Changes of mounts in the name space so far.
+    pub mounts: u64,
+    /// Its print; 0 if there is none.
+    pub print: u64,
+}
+
+/// What a mount is mounted on, up to the root of the name space, as a [`Directory`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Lane {
+    /// The mount: a `struct vfsmount *`, 0 for none.
+    pub mount: u64,
+    /// Changes of mounts in the name space so far.
+    pub mounts: u64,
+    /// Renames of directories so far; 0 if no rename matters.
+    pub renames: u64,
+    /// Its print.
+    pub print: u64,
 }
 
 /// What the kernel knows of a session.
@@ -89,7 +134,7 @@ mod tests {
 
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<Tag>(), 40);
+        assert_eq!(size_of::<Tag>(), 40 + 8 + 32 + 2 * 56);
         assert_eq!(size_of::<Session>(), 32);
         assert_eq!(size_of::<Answer>(), 8);
         assert_eq!(size_of::<Guard>(), 40);

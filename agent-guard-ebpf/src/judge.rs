@@ -7,7 +7,7 @@ use agent_guard_common::{
     names::{FILTER_WORDS, Shapes},
     object::{NameKey, NetKey, ObjectKey, SideKey},
     rules::{NetEntry, Place, Profile, Side, Tables},
-    subject::Session,
+    subject::{Session, Tag},
 };
 use aya_ebpf::btf_maps::lpm_trie;
 
@@ -21,14 +21,20 @@ use crate::{
 pub struct Generation {
     /// Its number.
     pub number: u32,
+    /// The tag of the current task, in place.
+    pub tag: *mut Tag,
     filter: &'static Filter,
-    /// Where the rest is.
-    pub tables: Parity,
     /// Operations that are judged at all, see [`Profile::judged`].
     judged: u32,
 }
 
 impl Generation {
+    /// Where the rest is.
+    #[inline(always)]
+    pub fn parity(&self) -> Parity {
+        Parity(self.number & 1)
+    }
+
     /// Whether an operation has to be judged for this profile.
     #[inline(always)]
     pub fn judges(&self, op: Op) -> bool {
@@ -323,7 +329,7 @@ impl Call {
             // The decision says what is wrong.
             _ => u32::MAX,
         };
-        decide(session, &Generation { number, filter, tables, judged })
+        decide(session, &Generation { number, tag: self.subject.tag_pointer(), filter, judged })
     }
 
     /// The decision about where the socket wants to go.
@@ -331,7 +337,8 @@ impl Call {
     pub fn connect(&mut self) -> Judgement {
         let Address { addr, port, .. } = self.asked.address;
         self.judge(|session, tables| {
-            Judgement::from(decide::connect(&tables.tables, session.profile, addr, port)).forget(session.pad)
+            Judgement::from(decide::connect(&tables.parity(), session.profile, addr, port))
+                .forget(session.pad)
         })
     }
 }

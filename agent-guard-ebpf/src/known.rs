@@ -12,7 +12,7 @@
 use agent_guard_common::{
     Fault,
     names::{beginning, name_bit, object_bit},
-    subject::Session,
+    subject::{Directory, Lane, Session, Tag},
 };
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -20,8 +20,9 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use crate::{
     judge::{Generation, Judgement},
     kernel::{Dentry, Task, file},
-    maps::{GUARD, KNOWN, KNOWN_SLOTS, RENAMED, Scratch},
-    walk::{make_scratch, scratch},
+    maps::{GUARD, KNOWN, KNOWN_SLOTS, RENAMED},
+    tag::Subject,
+    walk::scratch,
 };
 
 /// Levels that are looked at, within the object's own file system and beyond; deeper is walked each time.
@@ -81,6 +82,12 @@ pub fn next(print: u64, at: Dentry) -> u64 {
     Print(print).level(at).0
 }
 
+/// The print of directories, with that of what their file system is mounted on.
+#[inline(always)]
+pub fn on(print: u64, lane: u64) -> u64 {
+    if print == 0 || lane == 0 { 0 } else { Print(print).word(lane).0 }
+}
+
 /// The print of a directory, with what the object in it adds.
 #[inline(always)]
 pub fn with(print: u64, own: u64) -> u64 {
@@ -93,9 +100,10 @@ pub fn with(print: u64, own: u64) -> u64 {
 #[inline(never)]
 pub fn print(tables: &Generation, session: &Session, mount: *const u8, dentry: *const u8) -> u64 {
     let at = Dentry(dentry);
+    // SAFETY: the current task's, which only it uses.
+    let tag = unsafe { &mut *tables.tag };
     let begin = begin(tables, session, at.device());
-    let Some(scratch) = make_scratch() else { return 0 };
-    with(directory(scratch, begin, mount, at.parent()), own(tables, at))
+    with(directory(tag, begin, mount, at.parent()), own(tables, at))
 }
 
 /// What the object itself adds: nothing if no rule can be about it.
@@ -117,74 +125,72 @@ pub fn own(tables: &Generation, at: Dentry) -> u64 {
     }
 }
 
-/// A directory whose print the task knows, and what must be as it was for it to be so still.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Directory {
-    /// What its print begins with.
-    begin: u64,
-    /// Its dentry, and the one above.
-    at: u64,
-    parent: u64,
-    /// Its object and its name, as in a print.
-    object: u64,
-    name: u64,
-    /// The mount that it was reached through.
-    mount: u64,
-    /// Renames of directories in all file systems, and changes of mounts in the name space, so far.
-    renames: u64,
-    mounts: u64,
-    /// Its print.
-    print: u64,
-}
-
-/// Directories that a task knows.
-pub const DIRECTORIES: usize = 4;
-
-/// The print of a directory: the one that the task knows, or a new one.
+/// The print of a directory: the one that the task remembers, or a new one.
 ///
-/// While a directory is there, those above it are, too, and they change their places only under the kernel's lock for
-/// renames, whose count is looked at; what is mounted changes with a count of its name space.
+/// While a directory is in the kernel's memory, those above it are, too, and they change their places only under the kernel's
+/// lock for renames, whose count is looked at; what is mounted changes with a count of its name space.
 #[inline(always)]
-fn directory(scratch: &mut Scratch, begin: u64, mount: *const u8, at: Dentry) -> u64 {
+fn directory(tag: &mut Tag, begin: u64, mount: *const u8, at: Dentry) -> u64 {
     let (ino, igen) = at.identity();
-    let now = &mut scratch.directory;
-    // VERIFIER: pointers are no numbers; read back from a map they are.
-    *now = Directory {
-        begin,
-        at: at.address(),
-        parent: at.parent().address(),
-        object: ino ^ u64::from(igen).rotate_left(32),
-        name: at.name_hash(),
-        mount: mount as u64,
-        renames: renames(),
-        mounts: Task::current().mount_changes(),
-        print: 0,
-    };
+    let (object, name) = (ino ^ u64::from(igen).rotate_left(32), at.name_hash());
+    let (renames, mounts) = (file::rename_count(), Task::current().mount_changes());
+    tag.number = mount as u64;
     // SAFETY: a member of memory that is ours.
-    let slot = unsafe { core::ptr::read_volatile(&raw const now.at) } >> 6;
-    let Some(known) = scratch.directories.get_mut(slot as usize & (DIRECTORIES - 1)) else { return 0 };
-    now.print = known.print;
-    if *now == *known && now.print != 0 && now.renames & 1 == 0 {
+    let mount = unsafe { core::ptr::read_volatile(&raw const tag.number) };
+    let Some(known) = tag.directories.get_mut(ino as usize & (Tag::DIRECTORIES - 1)) else { return 0 };
+    if known.print != 0
+        && known.object == object
+        && known.name == name
+        && known.begin == begin
+        && known.mount == mount
+        && known.renames == renames
+        && known.mounts == mounts
+        && renames & 1 == 0
+    {
         return known.print;
     }
-    let mut print = directories(Print(begin), at);
-    scratch.fixed = 1;
-    if print != 0 && !mount.is_null() {
-        // SAFETY: as above.
-        print = known_beyond(print, unsafe { core::ptr::read_volatile(&raw const now.mount) });
+    known.print = 0;
+    let print = directories(Print(begin), at);
+    if print == 0 || mount == 0 {
+        return print;
     }
-    now.print = print;
-    if scratch.fixed != 0 && renames() == now.renames {
-        *known = *now;
+    let lane = if tag.lane.mount == mount
+        && tag.lane.mounts == mounts
+        && (tag.lane.renames == 0 || tag.lane.renames == renames)
+    {
+        tag.lane.print
+    } else {
+        known_lane(mount)
+    };
+    let print = on(print, lane);
+    if print != 0 && tag.lane.mount == mount && file::rename_count() == renames {
+        *known = Directory { begin, object, name, mount, renames, mounts, print };
     }
     print
 }
 
-/// The kernel's count of the lock for renames (`rename_lock`, fs/dcache.c): even while nobody renames.
-#[inline(always)]
-fn renames() -> u64 {
-    file::rename_count()
+/// The print of what a mount is mounted on, which the task remembers then if it can be known when it changes.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn known_lane(mount: u64) -> u64 {
+    let Some(mut subject) = Subject::current() else { return 0 };
+    let (renames, mounts) = (file::rename_count(), subject.task().mount_changes());
+    let tag = subject.tag_mut();
+    tag.number = Task::current().mount_namespace() as u64;
+    // SAFETY: a member of memory that is ours.
+    let namespace = unsafe { core::ptr::read_volatile(&raw const tag.number) };
+    tag.lane.renames = 0;
+    tag.lane.mount = 0;
+    let print = known_beyond(mount);
+    // Changes of another name space are counted elsewhere.
+    let ours = file::mount_namespace(file::whole_mount(mount)) == namespace;
+    let above = tag.lane.renames != 0;
+    if ours && print != 0 && (!above || renames & 1 == 0) {
+        tag.lane = Lane { mount, mounts, renames: if above { renames } else { 0 }, print };
+    }
+    print
 }
 
 /// All directories up to the root of the file system; 0 if there are too many.
@@ -208,17 +214,9 @@ fn directories(mut print: Print, mut at: Dentry) -> u64 {
 /// compiler moves undefined parts around.
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn known_beyond(print: u64, mount: u64) -> u64 {
-    let mut print = print;
+pub extern "C" fn known_beyond(mount: u64) -> u64 {
+    let mut print = 1;
     let mut at = file::whole_mount(mount);
-    let Some(scratch) = scratch() else { return 0 };
-    // VERIFIER: a pointer is no number; read back from a map it is one.
-    scratch.namespace = Task::current().mount_namespace() as u64;
-    // SAFETY: a member of memory that is ours.
-    if file::mount_namespace(at) != unsafe { core::ptr::read_volatile(&raw const scratch.namespace) } {
-        // Its changes are counted elsewhere.
-        scratch.fixed = 0;
-    }
     let mut turn = 0;
     while turn < MOUNTS {
         let (parent, point) = (file::mount_parent(at), file::mount_point(at));
@@ -235,6 +233,9 @@ pub extern "C" fn known_beyond(print: u64, mount: u64) -> u64 {
             print = Print(print).word(parent).word(point).0;
         } else {
             print = known_above(print, point);
+            if let Some(mut subject) = Subject::current() {
+                subject.tag_mut().lane.renames = 1;
+            }
         }
         if above == 0 || print == 0 {
             return 0;

@@ -17,10 +17,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::{
-    judge::Asked,
-    known::{DIRECTORIES, Directory, Known},
-};
+use crate::{judge::Asked, known::Known};
 
 /// Definition of a task storage map, which aya-ebpf has no type for: the members are read from BTF by
 /// their names and types (`libbpf` calls this a BTF-defined map).
@@ -62,14 +59,6 @@ pub struct Scratch {
     pub print: u64,
     /// What the object itself adds to it.
     pub own: u64,
-    /// Directories whose prints the task knows.
-    pub directories: [Directory; DIRECTORIES],
-    /// The one that is looked at.
-    pub directory: Directory,
-    /// The task's mount name space.
-    pub namespace: u64,
-    /// 0 if what that directory's print is made of can change without being counted.
-    pub fixed: u64,
     /// When a session had last renamed something as the walk began.
     pub renamed: u64,
     /// What was met.

@@ -4,13 +4,27 @@ use core::ptr;
 
 use agent_guard_common::{
     Fault,
-    subject::{Session, Tag},
+    subject::{Directory, Lane, Session, Tag},
 };
 use aya_ebpf::{bindings::BPF_LOCAL_STORAGE_GET_F_CREATE, helpers::generated::bpf_task_storage_get};
 
 use crate::{
     kernel::Task,
     maps::{SESSIONS, TAGS},
+};
+
+/// A tag of nobody.
+const EMPTY: Tag = Tag {
+    session: 0,
+    slot: 0,
+    pad: 0,
+    hold: 0,
+    digest: 0,
+    granted: 0,
+    number: 0,
+    lane: Lane { mount: 0, mounts: 0, renames: 0, print: 0 },
+    directories: [Directory { begin: 0, object: 0, name: 0, mount: 0, renames: 0, mounts: 0, print: 0 };
+        Tag::DIRECTORIES],
 };
 
 /// The current task, which is tagged: its tag, in place.
@@ -54,6 +68,12 @@ impl Subject {
         unsafe { &*self.tag }
     }
 
+    /// The tag, in place. Only for the current task.
+    #[inline(always)]
+    pub fn tag_pointer(&self) -> *mut Tag {
+        self.tag
+    }
+
     /// The tag, to note a hold in. Only for the current task.
     #[inline(always)]
     pub fn tag_mut(&mut self) -> &mut Tag {
@@ -75,7 +95,7 @@ impl Subject {
 #[inline(always)]
 pub fn inherit(from: &Subject, to: Task) -> Result<(), Fault> {
     let tag = from.tag();
-    let mut copy = Tag { session: tag.session, slot: tag.slot, pad: 0, hold: 0, digest: 0, granted: 0 };
+    let mut copy = Tag { session: tag.session, slot: tag.slot, ..EMPTY };
     // SAFETY: map, task and value are what the helper takes, which the verifier checks.
     let made = unsafe {
         bpf_task_storage_get(

@@ -17,7 +17,7 @@ use aya_ebpf::{
 use crate::{
     judge::{Generation, Judgement, Parity},
     kernel::{Dentry, GO_ON, Path, STOP, VfsMount, file, repeat},
-    known::{self, known_beyond, known_get, known_keep},
+    known::{self, known_get, known_keep, known_lane},
     maps::{SCRATCH, Scratch},
     names::{names_chains, names_suffixes},
 };
@@ -156,7 +156,7 @@ fn walk(tables: &Generation, session: &Session, spot: &Spot, op: u32) -> u64 {
     scratch.fault = u32::from(Fault::DEPTH.0);
     let mut climb = Climb { tables, scratch, at: dentry, dev: dentry.device(), suffixes: tables.suffixes() };
     repeat(DEPTH, step_within, &mut climb);
-    let judgement = walk_end(op, tables.tables.0);
+    let judgement = walk_end(op, tables.parity().0);
     known_keep(op, judgement);
     judgement
 }
@@ -172,7 +172,7 @@ pub extern "C" fn walk_end(op: u32, parity: u32) -> u64 {
     let Some(scratch) = scratch() else { return Judgement::fault(Fault::MEMORY).0 };
     let tables = Parity(parity & 1);
     if scratch.mount != 0 {
-        scratch.print = known_beyond(scratch.print, scratch.mount);
+        scratch.print = known::on(scratch.print, known_lane(scratch.mount));
     }
     if scratch.mount != 0 && scratch.fault == u32::from(Fault::NONE.0) {
         scratch.walk.leave_file_system();
@@ -201,7 +201,7 @@ extern "C" fn step_within(_turn: u32, climb: *mut Climb<'_>) -> i64 {
     // SAFETY: the state of `walk`, which waits for us.
     let climb = unsafe { &mut *climb };
     let at = climb.at;
-    let parity = climb.tables.tables.0;
+    let parity = climb.tables.parity().0;
     // A name that doesn't exist has no object.
     if let Some(inode) = at.inode() {
         let ino = inode.number();

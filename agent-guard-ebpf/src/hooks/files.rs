@@ -72,17 +72,17 @@ pub fn path_rmdir(ctx: LsmContext) -> i32 {
 #[lsm(hook = "path_rename")]
 pub fn path_rename(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    let (old_dir, old) = (Path(ctx.arg(0)), Dentry(ctx.arg(1)));
-    let (new_dir, new) = (Path(ctx.arg(2)), Dentry(ctx.arg(3)));
+    // Both directories are in one mount, or the call has failed before (`do_renameat2`, fs/namei.c).
+    let (dir, old, new) = (Path(ctx.arg(0)), Dentry(ctx.arg(1)), Dentry(ctx.arg(3)));
     let flags = ctx.arg::<u32>(4);
     let exchange = flags & RENAME_EXCHANGE != 0;
     known::renaming();
-    let mut call = Call::new(subject, Hook::PATH_RENAME, Op::RENAME).on(old_dir, old).to(new_dir, new);
+    let mut call = Call::new(subject, Hook::PATH_RENAME, Op::RENAME).on(dir, old).to(dir, new);
     call.asked.detail = flags;
     let judgement = call.judge(|session, tables| {
         let ops = Op::RENAME.bit() | Op::CREATE.bit() | Op::DELETE.bit();
-        let source = Spot::new(tables, session, ops, old_dir.mount(), old);
-        let target = Spot::new(tables, session, ops, new_dir.mount(), new);
+        let source = Spot::new(tables, session, ops, dir.mount(), old);
+        let target = Spot::new(tables, session, ops, dir.mount(), new);
         let mut judgement = source.judge(tables, session, Op::RENAME, false).and(target.judge(
             tables,
             session,

@@ -48,7 +48,7 @@ pub(crate) struct TestArgs {
     /// No scenarios
     #[arg(long, conflicts_with_all = ["no_unit", "kernel", "only"])]
     no_vm: bool,
-    /// Scenarios that are meant for one kernel on all of them, and races as long as they deserve
+    /// Scenarios that are meant for one kernel on all of them
     #[arg(long)]
     thorough: bool,
     /// Guests side by side
@@ -116,7 +116,6 @@ fn scenarios(project: &Project, args: &TestArgs, report: &Report) -> Result<()> 
         built: &built,
         package: package.as_deref().context("the product wasn't built")?,
         toolchain: toolchain.as_deref(),
-        thorough: args.thorough,
         limits,
         report,
     };

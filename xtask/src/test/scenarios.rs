@@ -38,8 +38,6 @@ pub(crate) struct Guests<'a> {
     pub(crate) package: &'a Path,
     /// The disk of tools, if a scenario needs it.
     pub(crate) toolchain: Option<&'a Path>,
-    /// Take the time that scenarios would like to have.
-    pub(crate) thorough: bool,
     pub(crate) limits: Limits,
     pub(crate) report: &'a Report,
 }
@@ -136,10 +134,7 @@ impl Guests<'_> {
         for name in names {
             argv.extend(["--only".to_owned(), name.clone()]);
         }
-        let mut env = BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]);
-        if self.thorough {
-            env.insert("AGENT_GUARD_THOROUGH".to_owned(), "1".to_owned());
-        }
+        let env = BTreeMap::from([("RUST_BACKTRACE".to_owned(), "1".to_owned())]);
         let job = Job {
             argv,
             env,

@@ -19,7 +19,7 @@ pub(super) const FREE_FILE: &str = "/w/free/f";
 /// What a new name can be; those of random cases, and one that no rule is about.
 const NAMES: [&str; 6] = ["a", "b", "c", "d.tf", "long-name-that-has-more-than-32-bytes", "new"];
 /// How many are asked where a random case asks one.
-const MORE: usize = 24;
+const MORE: usize = 48;
 /// Directories in directories that are looked at, at most.
 const DEPTH: usize = 7;
 

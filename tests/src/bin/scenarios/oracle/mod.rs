@@ -32,9 +32,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
 
 /// Another one with `AGENT_GUARD_TEST_SEED`.
 const SEED: u64 = 20_251_213;
-/// As many questions are asked of a kernel, and as many with `--thorough`, which takes ten minutes on an emulated processor.
-const QUESTIONS: u32 = 1_000;
-const THOROUGH: u32 = 10_000;
+/// As many questions are asked of a kernel.
+const QUESTIONS: u32 = 10_000;
 /// What is tried to make a case that fails smaller.
 const TRIES: u32 = 150;
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -46,8 +45,6 @@ fn oracle_kernel() -> Result<()> {
         Ok(text) => text.parse().context("AGENT_GUARD_TEST_SEED is no number")?,
         Err(_) => SEED,
     };
-    let thorough = std::env::var_os("AGENT_GUARD_THOROUGH").is_some();
-    let questions = if thorough { THOROUGH } else { QUESTIONS };
     let mut lab = Lab::new()?;
     for (name, text) in KEPT {
         let case: Case =
@@ -57,7 +54,7 @@ fn oracle_kernel() -> Result<()> {
     let kept = lab.counts.clone();
     let begin = Instant::now();
     let mut cases = 0;
-    while lab.asked() < questions {
+    while lab.asked() < QUESTIONS {
         anyhow::ensure!(cases < 2000, "after {cases} cases there were {} questions only", lab.asked());
         let number = seed.wrapping_add(cases);
         lab.agrees(&asks::random(number)).with_context(|| format!("the case with the seed {number}"))?;
