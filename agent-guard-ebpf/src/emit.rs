@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{
 use crate::{
     enforce::Outcome,
     judge::{Asked, Call},
-    kernel::{Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, repeat},
+    kernel::{Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, mount, repeat},
     maps::{COUNTS, DECISIONS, REPORTS},
     tag::Subject,
 };
@@ -185,8 +185,8 @@ extern "C" fn step_path(_turn: u32, climb: *mut Climb<'_>) -> i64 {
     // SAFETY: the state of `path`, which waits for us.
     let climb = unsafe { &mut *climb };
     let Untyped { dentry, mount } = climb.at;
-    if file::mount_root(mount) == Some(dentry) {
-        return match file::mounted_on(mount) {
+    if mount::root(mount) == Some(dentry) {
+        return match mount::mounted_on(mount) {
             Ok(Some(below)) => {
                 climb.at = below;
                 GO_ON

@@ -19,7 +19,7 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 
 use crate::{
     judge::{Generation, Judgement},
-    kernel::{Dentry, Task, file},
+    kernel::{Dentry, Task, file, mount},
     maps::{GUARD, KNOWN, KNOWN_SLOTS, RENAMED},
     tag::Subject,
     walk::scratch,
@@ -72,8 +72,8 @@ fn begin(tables: &Generation, session: &Session, dev: u32) -> u64 {
 
 /// The print that a walk begins with.
 #[inline(always)]
-pub fn first(tables: &Generation, session: &Session, at: Dentry) -> u64 {
-    begin(tables, session, at.device())
+pub fn first(tables: &Generation, session: &Session, dev: u32) -> u64 {
+    begin(tables, session, dev)
 }
 
 /// The print with one directory more.
@@ -102,17 +102,18 @@ pub fn print(tables: &Generation, session: &Session, mount: *const u8, dentry: *
     let at = Dentry(dentry);
     // SAFETY: the current task's, which only it uses.
     let tag = unsafe { &mut *tables.tag };
-    let begin = begin(tables, session, at.device());
-    with(directory(tag, begin, mount, at.parent()), own(tables, at))
+    let dev = at.device();
+    let begin = begin(tables, session, dev);
+    with(directory(tag, begin, mount, at.parent()), own(tables, at, dev))
 }
 
 /// What the object itself adds: nothing if no rule can be about it.
 #[inline(always)]
-pub fn own(tables: &Generation, at: Dentry) -> u64 {
+pub fn own(tables: &Generation, at: Dentry, dev: u32) -> u64 {
     let (length, inode) = (at.name_length(), at.inode());
     let beginning = beginning(length, at.name_beginning());
     let object = match inode {
-        Some(inode) => tables.may_have(object_bit(at.device(), inode.number())),
+        Some(inode) => tables.may_have(object_bit(dev, inode.number())),
         None => false,
     };
     if !object && !tables.may_have(name_bit(length, beginning)) && tables.suffixes() == 0 && !at.is_root() {
@@ -185,7 +186,7 @@ pub extern "C" fn known_lane(mount: u64) -> u64 {
     tag.lane.mount = 0;
     let print = known_beyond(mount);
     // Changes of another name space are counted elsewhere.
-    let ours = file::mount_namespace(file::whole_mount(mount)) == namespace;
+    let ours = mount::namespace(mount::whole(mount)) == namespace;
     let above = tag.lane.renames != 0;
     if ours && print != 0 && (!above || renames & 1 == 0) {
         tag.lane = Lane { mount, mounts, renames: if above { renames } else { 0 }, print };
@@ -216,16 +217,16 @@ fn directories(mut print: Print, mut at: Dentry) -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn known_beyond(mount: u64) -> u64 {
     let mut print = 1;
-    let mut at = file::whole_mount(mount);
+    let mut at = mount::whole(mount);
     let mut turn = 0;
     while turn < MOUNTS {
-        let (parent, point) = (file::mount_parent(at), file::mount_point(at));
+        let (parent, point) = (mount::parent(at), mount::point(at));
         if parent == 0 || point == 0 {
             return 0;
         }
         if parent == at {
             // Where a mount leads nowhere by itself, it counts whose it is.
-            return if turn == 0 { Print(print).word(u64::from(file::is_internal(at))).0 } else { print };
+            return if turn == 0 { Print(print).word(u64::from(mount::is_internal(at))).0 } else { print };
         }
         let above = file::parent_of(point);
         if above == point {

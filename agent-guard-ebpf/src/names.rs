@@ -12,8 +12,8 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 
 use crate::{
     judge::Parity,
-    kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
-    maps::{GUARD, Scratch},
+    kernel::{GO_ON, STOP, file, key_of, mount, probe_at, repeat},
+    maps::{GUARD, SHAPES, Scratch},
     walk::{scratch, walk_meet},
 };
 
@@ -56,6 +56,10 @@ pub extern "C" fn names_chains(parity: u32) -> u32 {
     if hash == 0 {
         scratch.fail(Fault::READ);
         return 0;
+    }
+    if SHAPES.get(tables.0).is_none() {
+        // No table is something else than a table without this name.
+        return 1;
     }
     let Some(shapes) = tables.shapes(hash) else { return 0 };
     scratch.chain.dentry = dentry;
@@ -101,7 +105,7 @@ extern "C" fn step_up(_turn: u32, up: *mut Up<'_>) -> i64 {
         if scratch.chain.mount == 0 {
             return end(scratch);
         }
-        return match file::mounted_on(scratch.chain.mount) {
+        return match mount::mounted_on(scratch.chain.mount) {
             Ok(Some(below)) => {
                 scratch.chain.dentry = below.dentry;
                 scratch.chain.mount = below.mount;

@@ -16,7 +16,7 @@ use aya_ebpf::{
 
 use crate::{
     judge::{Generation, Judgement, Parity},
-    kernel::{Dentry, GO_ON, Path, STOP, VfsMount, file, repeat},
+    kernel::{Dentry, GO_ON, Path, STOP, VfsMount, file, mount, repeat},
     known::{self, known_get, known_keep, known_lane},
     maps::{SCRATCH, Scratch},
     names::{names_chains, names_suffixes},
@@ -150,11 +150,12 @@ fn walk(tables: &Generation, session: &Session, spot: &Spot, op: u32) -> u64 {
     scratch.private = 0;
     scratch.lost = 0;
     scratch.renamed = known::renamed();
-    scratch.print = known::first(tables, session, dentry);
-    scratch.own = known::own(tables, dentry);
+    let dev = dentry.device();
+    scratch.print = known::first(tables, session, dev);
+    scratch.own = known::own(tables, dentry, dev);
     // It ends with no fault only if it comes to its end.
     scratch.fault = u32::from(Fault::DEPTH.0);
-    let mut climb = Climb { tables, scratch, at: dentry, dev: dentry.device(), suffixes: tables.suffixes() };
+    let mut climb = Climb { tables, scratch, at: dentry, dev, suffixes: tables.suffixes() };
     repeat(DEPTH, step_within, &mut climb);
     let judgement = walk_end(op, tables.parity().0);
     known_keep(op, judgement);
@@ -287,13 +288,13 @@ extern "C" fn step_beyond(_turn: u32, beyond: *mut Beyond<'_>) -> i64 {
     let beyond = unsafe { &mut *beyond };
     let scratch = &mut *beyond.scratch;
     if scratch.dentry == 0 {
-        match file::mounted_on(scratch.mount) {
+        match mount::mounted_on(scratch.mount) {
             Ok(Some(below)) => {
                 scratch.dentry = below.dentry;
                 scratch.mount = below.mount;
             }
             Ok(None) => {
-                scratch.private = u32::from(file::is_private(scratch.mount));
+                scratch.private = u32::from(mount::is_private(scratch.mount));
                 scratch.fail(Fault::NONE);
                 return STOP;
             }

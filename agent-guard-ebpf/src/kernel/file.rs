@@ -56,8 +56,6 @@ const S_IFBLK: u16 = 0o060_000;
 const S_IFREG: u16 = 0o100_000;
 const S_IFDIR: u16 = 0o040_000;
 
-/// `MNT_NS_INTERNAL` (`fs/mount.h`): the namespace of mounts that other file systems keep for themselves.
-const MNT_NS_INTERNAL: u64 = -22i64 as u64;
 /// `PROC_SUPER_MAGIC`, `OVERLAYFS_SUPER_MAGIC` (`include/uapi/linux/magic.h`).
 const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
@@ -310,12 +308,6 @@ pub fn is_ring(dentry: u64) -> bool {
     }
 }
 
-/// Whether a mount is one that another file system keeps for itself, as overlayfs does for its layers.
-#[inline(always)]
-pub fn is_private(mount: u64) -> bool {
-    is_internal(whole_mount(mount))
-}
-
 /// The next dentry towards the root, by probe reads; 0 at the root of a file system, none if it can't be read.
 #[inline(always)]
 pub fn up(dentry: u64) -> Option<u64> {
@@ -383,53 +375,4 @@ pub fn rename_count() -> u64 {
         return 1;
     }
     probe_at::<u32>(at).map_or(1, u64::from)
-}
-
-/// The name space of a `struct mount`; 0 if it can't be read.
-#[inline(always)]
-pub fn mount_namespace(whole: u64) -> u64 {
-    probe!(whole, mount_mnt_ns, u64).unwrap_or(0)
-}
-
-/// The `struct mount` that a `struct vfsmount` is in.
-#[inline(always)]
-pub fn whole_mount(mount: u64) -> u64 {
-    mount.wrapping_sub(offset!(mount_mnt) as u64)
-}
-
-/// The `struct mount` that another is mounted in; itself at the root of a name space, 0 if it can't be read.
-#[inline(always)]
-pub fn mount_parent(whole: u64) -> u64 {
-    probe!(whole, mount_mnt_parent, u64).unwrap_or(0)
-}
-
-/// The dentry that a `struct mount` is mounted on; 0 if it can't be read.
-#[inline(always)]
-pub fn mount_point(whole: u64) -> u64 {
-    probe!(whole, mount_mnt_mountpoint, u64).unwrap_or(0)
-}
-
-/// Whether a `struct mount` is one that another file system keeps for itself, as overlayfs does for its layers.
-#[inline(always)]
-pub fn is_internal(whole: u64) -> bool {
-    probe!(whole, mount_mnt_ns, u64) == Some(MNT_NS_INTERNAL)
-}
-
-/// Root of what is mounted.
-#[inline(always)]
-pub fn mount_root(mount: u64) -> Option<u64> {
-    probe!(mount, vfsmount_mnt_root, u64)
-}
-
-/// Where something is mounted: the dentry below it and the mount that dentry is in. None at the end of the
-/// chain: the root of the mount namespace, or a mount that is nowhere.
-#[inline(always)]
-pub fn mounted_on(mount: u64) -> Result<Option<Untyped>, ()> {
-    let whole = mount.wrapping_sub(offset!(mount_mnt) as u64);
-    let parent = probe!(whole, mount_mnt_parent, u64).ok_or(())?;
-    if parent == whole {
-        return Ok(None);
-    }
-    let dentry = probe!(whole, mount_mnt_mountpoint, u64).ok_or(())?;
-    Ok(Some(Untyped { dentry, mount: parent.wrapping_add(offset!(mount_mnt) as u64) }))
 }

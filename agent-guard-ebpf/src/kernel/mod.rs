@@ -5,6 +5,7 @@
 //! address; what it returns is a plain number, from which only probe reads go on. The hot path uses typed loads.
 
 pub mod file;
+pub mod mount;
 mod net;
 mod task;
 
