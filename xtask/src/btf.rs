@@ -27,15 +27,17 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 20] = [
+const STRUCTS: [&str; 22] = [
     "dentry",
     "file",
     "iattr",
     "inode",
     "linux_binprm",
     "mm_struct",
+    "mnt_namespace",
     "mount",
     "msghdr",
+    "nsproxy",
     "path",
     "proc_inode",
     "pt_regs",
