@@ -21,6 +21,7 @@ mod files_metadata;
 mod files_races;
 mod files_read;
 mod files_received;
+mod files_reused;
 mod files_systems;
 mod files_writes_need_open;
 mod fixture;
@@ -114,6 +115,7 @@ const FAMILIES: &[&[Scenario]] = &[
     files_writes_need_open::SCENARIOS,
     files_systems::SCENARIOS,
     files_races::SCENARIOS,
+    files_reused::SCENARIOS,
     rules::SCENARIOS,
     mounts::SCENARIOS,
     network::SCENARIOS,
