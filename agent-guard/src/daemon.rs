@@ -30,7 +30,7 @@ use crate::{
     api::server,
     config::Config,
     events::{EventLog, log, ocsf::Host},
-    guard::{Guard, Refused, check, mounts},
+    guard::{Guard, Refused, check},
     kernel::{load, maps::Maps, support},
 };
 
@@ -71,11 +71,9 @@ pub fn main(config: &Path) -> anyhow::Result<()> {
             .context("the event log can't be opened")?,
     );
     let guard = Arc::new(Guard::new(config.clone(), attached, log)?);
-    // What is mounted from now on may come too late for the policy.
-    let mounts = mounts::open().context("mounts can't be watched")?;
     guard.first_policy().map_err(invalid)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(run(&config, &guard, mounts))
+    runtime.block_on(run(&config, &guard))
 }
 
 fn invalid(refused: Refused) -> anyhow::Error {
@@ -97,12 +95,12 @@ fn only_one(state: &Path) -> anyhow::Result<fs::File> {
     Ok(file)
 }
 
-async fn run(config: &Config, guard: &Arc<Guard>, mounts: fs::File) -> anyhow::Result<()> {
+async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = listen(config, guard)?;
-    let workers = [Worker::records(guard)?, Worker::mounts(guard, mounts)?];
+    let records = Worker::records(guard)?;
     let (stop, stopped) = watch::channel(false);
     let mut server = tokio::spawn(server::serve(listener, Arc::clone(guard) as Arc<_>, told(stopped)));
     guard.say_started();
@@ -111,8 +109,8 @@ async fn run(config: &Config, guard: &Arc<Guard>, mounts: fs::File) -> anyhow::R
     let mut look = tokio::time::interval(Duration::from_secs(1));
     let reason = loop {
         tokio::select! {
-            _ = look.tick() => if workers.iter().any(|worker| worker.thread.is_finished()) {
-                break Err(anyhow!("a thread of the daemon's has ended"));
+            _ = look.tick() => if records.thread.is_finished() {
+                break Err(anyhow!("the thread that reads records has ended"));
             },
             _ = hangup.recv() => reload(guard).await,
             _ = terminate.recv() => break Ok("SIGTERM"),
@@ -128,7 +126,7 @@ async fn run(config: &Config, guard: &Arc<Guard>, mounts: fs::File) -> anyhow::R
         // Streams may be open; who reads them has had their time then.
         let _in_time = tokio::time::timeout(Duration::from_secs(3), server).await;
     }
-    workers.into_iter().for_each(Worker::stop);
+    records.stop();
     guard.say_stopped(
         reason.as_ref().map_or_else(ToString::to_string, |reason| (*reason).to_owned()).as_str(),
     );
@@ -209,16 +207,6 @@ impl Worker {
     fn records(guard: &Arc<Guard>) -> anyhow::Result<Self> {
         let (rings, guard) = (Rings::open(guard)?, Arc::clone(guard));
         Self::start("records", move |stop| read(&guard, rings, stop))
-    }
-
-    /// Applies the policy to what is mounted.
-    fn mounts(guard: &Arc<Guard>, mounts: fs::File) -> anyhow::Result<Self> {
-        let guard = Arc::clone(guard);
-        Self::start("mounts", move |stop| {
-            if let Err(error) = guard.watch_mounts(&mounts, stop) {
-                tracing::error!(%error, "mounts can't be watched");
-            }
-        })
     }
 
     fn stop(self) {

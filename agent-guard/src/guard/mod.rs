@@ -7,7 +7,6 @@ mod backend;
 mod endings;
 mod explaining;
 mod known;
-pub mod mounts;
 mod paths;
 mod policy;
 mod records;

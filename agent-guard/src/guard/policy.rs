@@ -132,7 +132,7 @@ impl Guard {
         Ok(self.say_reloaded(&state, by, before))
     }
 
-    pub(super) fn say_reloaded(&self, state: &State, by: Option<Who>, before: PolicyRef) -> Reloaded {
+    fn say_reloaded(&self, state: &State, by: Option<Who>, before: PolicyRef) -> Reloaded {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let policy = state.policy_ref();
         let compiled = state.in_force.as_ref().map(|in_force| &in_force.compiled);
@@ -169,7 +169,7 @@ impl Guard {
 
     /// Publishes a compiled policy, unless the very same tables are in force already. Hooks that it needs are attached
     /// before, those that it doesn't need any more detached after.
-    pub(super) fn put_in_force(
+    fn put_in_force(
         &self,
         state: &mut State,
         policy: Policy,
@@ -219,13 +219,13 @@ impl Guard {
         }
     }
 
-    pub(super) fn say_refused(&self, state: &mut State, by: Option<Who>, refused: &Refused) {
+    fn say_refused(&self, state: &mut State, by: Option<Who>, refused: &Refused) {
         let errors = match refused {
             Refused::Invalid(diagnostics) => diagnostics.iter().map(ToString::to_string).collect(),
             other => vec![other.to_string()],
         };
         state.refused = Some(format!(
-            "the policy is refused, the one before stays in force: {}",
+            "the policy on disk is refused, the one before stays in force: {}",
             errors.first().map_or("", |error: &String| error.as_str())
         ));
         self.log.say(Activity::PolicyRefused(PolicyRefused { by, policy: state.policy_ref(), errors }));
@@ -263,7 +263,7 @@ impl State {
 }
 
 /// Indexes that profiles must keep: those that sessions have.
-pub(super) fn assigned(state: &State) -> BTreeMap<String, u32> {
+fn assigned(state: &State) -> BTreeMap<String, u32> {
     let mut assigned: BTreeMap<_, _> =
         state.running().map(|session| (session.profile.clone(), session.index)).collect();
     if let Some(in_force) = &state.in_force {
@@ -324,7 +324,7 @@ pub(super) fn no_policy() -> ApiError {
 }
 
 /// Names the tables; compared on one host between two boots only.
-pub(super) fn digest(compiled: &Compiled) -> u64 {
+fn digest(compiled: &Compiled) -> u64 {
     let mut hasher = DefaultHasher::new();
     let Compiled { profiles, head, objects, names, places, sides, networks, .. } = compiled;
     let mut take = |text: String| text.hash(&mut hasher);

@@ -7,7 +7,7 @@ use crate::Scenario;
 use crate::fixture::guard::{CHANGES, policy, rule};
 use crate::fixture::mounted::Mounted;
 use crate::fixture::world::{PROD, exists};
-use crate::fixture::{Guard, SOON, Server, World, until};
+use crate::fixture::{Guard, Server, World};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct(
@@ -29,11 +29,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "files_mounts_ways",
         "bind mounts, chroot, pivot_root, over-mounting, the new mount calls, a disk mounted twice",
         ways,
-    ),
-    Scenario::direct(
-        "files_mounts_later",
-        "hooks that don't know the mount judge what is mounted after the load, too",
-        later,
     ),
 ];
 
@@ -130,33 +125,6 @@ fn below() -> Result<()> {
     denied(&world, &mut guard, &mut inside, &mut outside, "/srv/prod/dir/late/deeper/f")
         .context("one in the other")?;
     drop((deeper, late, early));
-    guard.stop()
-}
-
-/// Times, attributes and access control lists: their hooks know an object and no mount.
-fn later() -> Result<()> {
-    let world = World::new()?;
-    let rules = format!("outside = {{ metadata = \"allow\" }}\n\n{}", rule(PROD, &["metadata"], "deny"));
-    let mut guard = Guard::start(&policy(&rules))?;
-    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
-    let before = guard.generation()?;
-    let _other = Mounted::tmpfs("/srv/other")?;
-    world.file("/srv/other/f")?;
-    inside.expect("utimes /srv/other/f", "ok").context("nothing is said of it")?;
-    let late = Mounted::tmpfs("/srv/prod/dir/late")?;
-    world.file("/srv/prod/dir/late/f")?;
-    until("the policy is applied to the mount", SOON, || Ok((guard.generation()? > before).then_some(())))?;
-    for attempt in ["utimes", "utimes-now", "lutimes", "futimens", "utimes-proc"] {
-        let (attempt, mark) = (format!("{attempt} /srv/prod/dir/late/f"), guard.events.mark()?);
-        inside.expect(&attempt, "EPERM")?;
-        guard.events.wait(mark, &attempt, |event| event.judged("deny") && event.field("rule") == "1")?;
-        outside.expect(&attempt, "ok")?;
-    }
-    inside.expect("utimes /srv/other/f", "ok").context("nothing is said of the other")?;
-    // The very same file system in a place of which nothing is said.
-    let moved = Mounted::bind("/srv/prod/dir/late", "/srv/elsewhere/late")?;
-    inside.expect("utimes /srv/elsewhere/late/f", "EPERM").context("by another name")?;
-    drop((moved, late));
     guard.stop()
 }
 
