@@ -55,7 +55,7 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     jobs: u8,
     /// The most that one scenario may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
     limit: u64,
     /// End a guest that gives no sign of life for so long
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]

@@ -14,7 +14,7 @@ use crate::fixture::{Finished, Running, SOON, Skip, guard, until};
 use crate::{Boot, Options, Scenario, scenarios};
 
 /// A scenario that takes longer hangs. Less than the host's limit, so that it costs no guest.
-const PATIENCE: Duration = Duration::from_secs(560);
+const PATIENCE: Duration = Duration::from_secs(860);
 /// How often the host hears of a scenario that goes on: it ends guests that are silent for minutes.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// Parent of the scenarios' cgroups.
