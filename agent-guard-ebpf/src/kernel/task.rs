@@ -60,7 +60,8 @@ impl Task {
         load!(nsproxy, nsproxy_mnt_ns, *const u8)
     }
 
-    /// The kernel's count of changes of its mount name space, never the same for two name spaces that have changed.
+    /// The kernel's count of changes of its mount name space. Two name spaces can have the same: an unmount that goes on to
+    /// others counts once for all of them (`__touch_mnt_namespace`, fs/namespace.c).
     #[inline(always)]
     pub fn mount_changes(self) -> u64 {
         load!(self.mount_namespace(), mnt_namespace_event, u64)

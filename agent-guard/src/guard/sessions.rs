@@ -1,4 +1,4 @@
-//! Sessions: start, adopt, find, kill, end.
+//! Sessions: start, adopt, find. How they end is in `endings`.
 
 use std::{collections::HashMap, os::fd::AsFd as _};
 

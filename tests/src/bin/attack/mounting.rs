@@ -12,7 +12,6 @@ use rustix::mount::{
 };
 
 use crate::Attack;
-
 use crate::sys::{args, errno_of, in_fork, unlink};
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[
