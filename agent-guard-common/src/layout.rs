@@ -85,6 +85,8 @@ layout! {
     mount_mnt_mountpoint,
     /// `mount.mnt_ns`, pointer to `mnt_namespace`.
     mount_mnt_ns,
+    /// `mount.mnt_instance`, struct `list_head`; `mnt_next_for_sb`, pointer to mount, from 6.18 on.
+    mount_next_of_sb,
     /// `dentry.d_parent`, pointer to dentry.
     dentry_d_parent,
     /// `dentry.d_inode`, pointer to inode.
@@ -113,6 +115,10 @@ layout! {
     sb_s_dev,
     /// `super_block.s_root`, pointer to dentry.
     sb_s_root,
+    /// `super_block.s_mounts`, struct `list_head`; pointer to mount from 6.18 on.
+    sb_s_mounts,
+    /// 1 if that is a list.
+    sb_mounts_listed,
     /// `super_block.s_magic`, unsigned long: which file system.
     sb_s_magic,
     /// `proc_inode.pid`, pointer to pid: the process that a file in `/proc` is about.

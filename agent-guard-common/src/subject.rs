@@ -47,7 +47,7 @@ pub struct Directory {
     pub mount: u64,
     /// Renames of directories in all file systems so far.
     pub renames: u64,
-    /// Changes of mounts in the name space so far.
+    /// The task's mount name space and its changes so far.
     pub mounts: u64,
     /// Its print; 0 if there is none.
     pub print: u64,
@@ -59,7 +59,7 @@ pub struct Directory {
 pub struct Lane {
     /// The mount: a `struct vfsmount *`, 0 for none.
     pub mount: u64,
-    /// Changes of mounts in the name space so far.
+    /// The task's mount name space and its changes so far.
     pub mounts: u64,
     /// Renames of directories so far; 0 if no rename matters.
     pub renames: u64,

@@ -134,10 +134,8 @@ pub fn own(tables: &Generation, at: Dentry, dev: u32) -> u64 {
 fn directory(tag: &mut Tag, begin: u64, mount: *const u8, at: Dentry) -> u64 {
     let (ino, igen) = at.identity();
     let (object, name) = (ino ^ u64::from(igen).rotate_left(32), at.name_hash());
-    let (renames, mounts) = (file::rename_count(), Task::current().mount_changes());
-    tag.number = mount as u64;
-    // SAFETY: a member of memory that is ours.
-    let mount = unsafe { core::ptr::read_volatile(&raw const tag.number) };
+    let (renames, mounts) = (file::rename_count(), mounts(tag).0);
+    let mount = number(tag, mount);
     let Some(known) = tag.directories.get_mut(ino as usize & (Tag::DIRECTORIES - 1)) else { return 0 };
     if known.print != 0
         && known.object == object
@@ -170,6 +168,24 @@ fn directory(tag: &mut Tag, begin: u64, mount: *const u8, at: Dentry) -> u64 {
     print
 }
 
+/// A kernel address as a number.
+///
+/// VERIFIER: a pointer is no number; read back from a map it is one.
+#[inline(always)]
+fn number(tag: &mut Tag, address: *const u8) -> u64 {
+    tag.number = address as u64;
+    // SAFETY: a member of memory that is ours.
+    unsafe { core::ptr::read_volatile(&raw const tag.number) }
+}
+
+/// Which mount name space the task is in and how often that has changed, in one number; and the name space.
+#[inline(always)]
+fn mounts(tag: &mut Tag) -> (u64, u64) {
+    let task = Task::current();
+    let namespace = number(tag, task.mount_namespace());
+    (namespace.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ task.mount_changes(), namespace)
+}
+
 /// The print of what a mount is mounted on, which the task remembers then if it can be known when it changes.
 ///
 /// VERIFIER: see [`crate::walk::walk_end`].
@@ -177,11 +193,9 @@ fn directory(tag: &mut Tag, begin: u64, mount: *const u8, at: Dentry) -> u64 {
 #[unsafe(no_mangle)]
 pub extern "C" fn known_lane(mount: u64) -> u64 {
     let Some(mut subject) = Subject::current() else { return 0 };
-    let (renames, mounts) = (file::rename_count(), subject.task().mount_changes());
     let tag = subject.tag_mut();
-    tag.number = Task::current().mount_namespace() as u64;
-    // SAFETY: a member of memory that is ours.
-    let namespace = unsafe { core::ptr::read_volatile(&raw const tag.number) };
+    let renames = file::rename_count();
+    let (mounts, namespace) = mounts(tag);
     tag.lane.renames = 0;
     tag.lane.mount = 0;
     let print = known_beyond(mount);

@@ -17,7 +17,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::{judge::Asked, known::Known};
+use crate::{judge::Asked, kernel::mount, known::Known};
 
 /// Definition of a task storage map, which aya-ebpf has no type for: the members are read from BTF by
 /// their names and types (`libbpf` calls this a BTF-defined map).
@@ -75,6 +75,8 @@ pub struct Scratch {
     pub private: u32,
     /// The chain of names that is looked at.
     pub chain: Chain,
+    /// Mounts that the object can be seen through, where the hook doesn't know which it was.
+    pub seen: mount::Seen,
     /// A name, in words.
     pub name: [u64; 32],
     /// What its hash begins with.

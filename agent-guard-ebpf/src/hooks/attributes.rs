@@ -1,17 +1,17 @@
 //! What is known about files beside their contents: modes, owners, times, attributes; and ioctls.
 //!
-//! Hooks that know a directory entry but no mount are judged by the object's own file system.
+//! Hooks that know a directory entry but no mount are judged by every mount that the object can be seen through.
 
 use agent_guard_common::{Op, event::Hook};
-use aya_ebpf::{macros::lsm, programs::LsmContext};
+use aya_ebpf::{EbpfContext, macros::lsm, programs::LsmContext};
 
 use crate::{
     enforce::enforce,
     hooks::files::act,
     judge::Call,
-    kernel::{Attributes, Dentry, File, Inode, Path, VfsMount, setattr_has_idmap},
+    kernel::{Attributes, Dentry, File, Inode, Path, setattr_has_idmap},
     tag::Subject,
-    walk::{Spot, object_at},
+    walk::{Spot, wherever},
 };
 
 /// Attributes of an object whose mount the hook doesn't know. What a file system does on its layers for the task was
@@ -22,8 +22,13 @@ fn attributes<const HOOK: u8>(subject: Subject, dentry: Dentry) -> i32 {
         return 0;
     }
     let mut call = Call::new(subject, Hook(HOOK), Op::METADATA).on_dentry(dentry);
-    let judgement =
-        call.judge(|session, tables| object_at(tables, session, Op::METADATA, VfsMount::UNKNOWN, dentry));
+    let mut mount = 0;
+    let judgement = call.judge(|session, tables| {
+        let (judgement, through) = wherever(tables, session, Op::METADATA, dentry);
+        mount = through;
+        judgement
+    });
+    call.asked.first.mount = mount;
     enforce(call, judgement)
 }
 
@@ -49,19 +54,17 @@ pub fn path_chown(ctx: LsmContext) -> i32 {
 #[lsm(hook = "inode_setattr")]
 pub fn inode_setattr(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    if setattr_has_idmap() { times_mapped(&ctx, subject) } else { times_plain(&ctx, subject) }
+    // VERIFIER: read before it is chosen, or the compiler makes one load out of two, from a computed place among the arguments.
+    let (first, second): (*const u8, *const u8) = (argument(&ctx, 0), argument(&ctx, 1));
+    let (dentry, what) = if setattr_has_idmap() { (second, argument(&ctx, 2)) } else { (first, second) };
+    times(subject, Dentry(dentry), Attributes(what))
 }
 
-/// VERIFIER: functions of their own, or the compiler makes one load out of two, from a computed place among the arguments.
-#[inline(never)]
-fn times_plain(ctx: &LsmContext, subject: Subject) -> i32 {
-    times(subject, Dentry(ctx.arg(0)), Attributes(ctx.arg(1)))
-}
-
-/// See [`times_plain`].
-#[inline(never)]
-fn times_mapped(ctx: &LsmContext, subject: Subject) -> i32 {
-    times(subject, Dentry(ctx.arg(1)), Attributes(ctx.arg(2)))
+/// An argument that is a pointer.
+#[inline(always)]
+fn argument(ctx: &LsmContext, at: usize) -> *const u8 {
+    // SAFETY: the context is an array of arguments, which the verifier knows the length of.
+    unsafe { core::ptr::read_volatile(ctx.as_ptr().cast::<*const u8>().add(at)) }
 }
 
 #[inline(always)]

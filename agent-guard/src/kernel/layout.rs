@@ -16,6 +16,8 @@ enum Expect {
     Pointer(&'static str),
     /// This structure.
     Struct(&'static str),
+    /// A `list_head`, or a pointer to this structure.
+    List(&'static str),
     /// An array of bytes.
     Bytes,
 }
@@ -45,7 +47,7 @@ macro_rules! fields {
     };
 }
 
-use Expect::{Bytes, Int, Pointer, Struct};
+use Expect::{Bytes, Int, List, Pointer, Struct};
 
 fields! {
     task_flags: "task_struct" "flags" => Int(&[4]);
@@ -77,6 +79,7 @@ fields! {
     mount_mnt_parent: "mount" "mnt_parent" => Pointer("mount");
     mount_mnt_mountpoint: "mount" "mnt_mountpoint" => Pointer("dentry");
     mount_mnt_ns: "mount" "mnt_ns" => Pointer("mnt_namespace");
+    mount_next_of_sb: "mount" "mnt_instance" | "mnt_next_for_sb" => List("mount");
     dentry_d_parent: "dentry" "d_parent" => Pointer("dentry");
     dentry_d_inode: "dentry" "d_inode" => Pointer("inode");
     dentry_d_sb: "dentry" "d_sb" => Pointer("super_block");
@@ -91,6 +94,7 @@ fields! {
     inode_i_rdev: "inode" "i_rdev" => Int(&[4]);
     sb_s_dev: "super_block" "s_dev" => Int(&[4]);
     sb_s_root: "super_block" "s_root" => Pointer("dentry");
+    sb_s_mounts: "super_block" "s_mounts" => List("mount");
     sb_s_magic: "super_block" "s_magic" => Int(&[8]);
     proc_inode_pid: "proc_inode" "pid" => Pointer("pid");
     proc_inode_vfs_inode: "proc_inode" "vfs_inode" => Struct("inode");
@@ -129,11 +133,16 @@ pub enum Error {
     },
 }
 
+/// The kernel's usual list (`include/linux/types.h`).
+const LIST: &str = "list_head";
+
 fn fits(shape: &Shape, expect: Expect) -> bool {
     match (shape, expect) {
         (Shape::Int(size), Int(sizes)) => sizes.contains(size),
         (Shape::Pointer(to), Pointer(name)) => name.is_empty() || to == name,
         (Shape::Struct(of), Struct(name)) => of == name,
+        (Shape::Struct(of), List(_)) => of == LIST,
+        (Shape::Pointer(to), List(name)) => to == name,
         (Shape::Bytes, Bytes) => true,
         _ => false,
     }
@@ -158,6 +167,8 @@ pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
         }
         *(field.set)(&mut layout) = place.offset;
     }
+    let listed = |of, path| btf.member(of, path).is_some_and(|place| place.shape == Shape::Struct(LIST.into()));
+    layout.sb_mounts_listed = u32::from(listed("super_block", "s_mounts"));
     arguments(btf, &mut layout)?;
     Ok(layout)
 }

@@ -10,6 +10,7 @@ mod handed;
 mod harmless;
 mod inplace;
 mod ioctl;
+mod kept;
 mod loops;
 mod metadata;
 mod mounting;
@@ -34,6 +35,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     files::ATTACKS,
     metadata::ATTACKS,
     mounting::ATTACKS,
+    kept::ATTACKS,
     reading::ATTACKS,
     inplace::ATTACKS,
     ioctl::ATTACKS,

@@ -27,6 +27,7 @@ mod files_writes_need_open;
 mod fixture;
 mod holds;
 mod mounts;
+mod mounts_later;
 mod network;
 mod oracle;
 mod reload;
@@ -118,6 +119,7 @@ const FAMILIES: &[&[Scenario]] = &[
     files_reused::SCENARIOS,
     rules::SCENARIOS,
     mounts::SCENARIOS,
+    mounts_later::SCENARIOS,
     network::SCENARIOS,
     holds::SCENARIOS,
     death::SCENARIOS,
