@@ -20,6 +20,10 @@ pub struct Tag {
     /// What was approved last. An approved open for writing includes the truncation that is part of the
     /// same call, which has a hook of its own.
     pub granted: u64,
+    /// The generation that `judged` is of; 0 for none.
+    pub generation: u32,
+    /// What the session's profile judges, see [`crate::rules::Profile::judged`].
+    pub judged: u32,
     /// VERIFIER: a pointer is no number; written here and read back it is one.
     pub number: u64,
     /// What the mount that the task used last is mounted on.
@@ -134,7 +138,7 @@ mod tests {
 
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<Tag>(), 40 + 8 + 32 + 2 * 56);
+        assert_eq!(size_of::<Tag>(), 40 + 8 + 8 + 32 + 2 * 56);
         assert_eq!(size_of::<Session>(), 32);
         assert_eq!(size_of::<Answer>(), 8);
         assert_eq!(size_of::<Guard>(), 40);

@@ -259,6 +259,26 @@ pub struct Call {
     pub asked: Asked,
 }
 
+impl Subject {
+    /// The operations that have to be judged in a generation, looked up once for each.
+    #[inline(always)]
+    fn judged(&mut self, session: &Session, generation: u32) -> u32 {
+        let tag = self.tag_mut();
+        if tag.generation == generation {
+            return tag.judged;
+        }
+        match Parity(generation & 1).profile(session.profile) {
+            Some(profile) if profile.flags & Profile::PRESENT != 0 => {
+                tag.judged = u32::from(profile.judged);
+                tag.generation = generation;
+                tag.judged
+            }
+            // The decision says what is wrong.
+            _ => u32::MAX,
+        }
+    }
+}
+
 impl Call {
     /// A call of the current task.
     #[inline(always)]
@@ -323,12 +343,7 @@ impl Call {
         if session.state == Session::KILLED {
             return Judgement::decided(Decision::new(Verdict::KILL, Source::SESSION, 0));
         }
-        let tables = Parity(slot);
-        let judged = match tables.profile(session.profile) {
-            Some(profile) if profile.flags & Profile::PRESENT != 0 => profile.judged as u32,
-            // The decision says what is wrong.
-            _ => u32::MAX,
-        };
+        let judged = self.subject.judged(session, number);
         decide(session, &Generation { number, tag: self.subject.tag_pointer(), filter, judged })
     }
 

@@ -21,6 +21,8 @@ const EMPTY: Tag = Tag {
     hold: 0,
     digest: 0,
     granted: 0,
+    generation: 0,
+    judged: 0,
     number: 0,
     lane: Lane { mount: 0, mounts: 0, renames: 0, print: 0 },
     directories: [Directory { begin: 0, object: 0, name: 0, mount: 0, renames: 0, mounts: 0, print: 0 };

@@ -105,7 +105,9 @@ impl Seen {
     #[inline(always)]
     fn add(&mut self, whole: u64) -> bool {
         let mount = whole.wrapping_add(offset!(mount_mnt) as u64);
-        let (Some(root), Some(namespace)) = (root(mount), probe!(whole, mount_mnt_ns, u64)) else { return false };
+        let (Some(root), Some(namespace)) = (root(mount), probe!(whole, mount_mnt_ns, u64)) else {
+            return false;
+        };
         if namespace != self.namespace || mount_shows(root, self.dentry) == 0 {
             return true;
         }

@@ -167,7 +167,8 @@ pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
         }
         *(field.set)(&mut layout) = place.offset;
     }
-    let listed = |of, path| btf.member(of, path).is_some_and(|place| place.shape == Shape::Struct(LIST.into()));
+    let listed =
+        |of, path| btf.member(of, path).is_some_and(|place| place.shape == Shape::Struct(LIST.into()));
     layout.sb_mounts_listed = u32::from(listed("super_block", "s_mounts"));
     arguments(btf, &mut layout)?;
     Ok(layout)

@@ -33,8 +33,7 @@ fn keep(dir: &str) -> Result<i32> {
 fn kept_open_write(name: &str) -> Result<i32> {
     let kept = KEPT.lock().map_err(|_poisoned| anyhow::anyhow!("another attempt has panicked"))?;
     let directory = kept.as_ref().context("no directory is kept")?;
-    let opened =
-        rustix::fs::openat(directory.as_fd(), name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+    let opened = rustix::fs::openat(directory.as_fd(), name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
     Ok(outcome(opened.map_err(rustix::io::Errno::raw_os_error)))
 }
 
