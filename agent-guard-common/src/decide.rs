@@ -98,15 +98,18 @@ impl Whose {
     fn say<T: Tables>(self, tables: &T, number: u32, place: &Place, met: &mut Met) -> u32 {
         let mut scope = 0;
         met.critical = met.critical.stricter(place.critical.slot(self.op));
+        // VERIFIER: one key, the stack is short.
+        let mut key = SideKey { place: number, side: self.profile };
         // Of a profile that can't be, `finish` says so.
         if place.profiles & (1 << (self.profile % MAX_PROFILES)) != 0
-            && let Some(side) = tables.side(&SideKey { place: number, side: self.profile })
+            && let Some(side) = tables.side(&key)
         {
             met.rule = met.rule.stricter(side.rules.slot(self.op));
             scope |= side.scope;
         }
+        key.side = SideKey::session(self.binding);
         if place.flags & Place::SESSIONS != 0
-            && let Some(side) = tables.side(&SideKey { place: number, side: SideKey::session(self.binding) })
+            && let Some(side) = tables.side(&key)
         {
             met.rule = met.rule.stricter(side.rules.slot(self.op));
             scope |= side.scope;
@@ -290,10 +293,7 @@ impl Walk {
         if self.broken != 0 {
             return Err(Fault::GENERATION);
         }
-        let profile = match tables.profile(self.profile) {
-            Some(profile) if profile.flags & Profile::PRESENT != 0 => profile,
-            _ => return Err(Fault::PROFILE),
-        };
+        let profile = profile(tables, self.profile)?;
         let (tree, mount) = (self.tree.met, self.mount.met);
         let mut decision = if tree.critical.is_some() {
             Decision::of(tree.critical, Source::CRITICAL)
@@ -340,6 +340,42 @@ fn known(verdict: Verdict) -> Result<Verdict, Fault> {
     }
 }
 
+/// The profile with that index.
+#[inline(always)]
+fn profile<T: Tables>(tables: &T, index: u32) -> Result<&Profile, Fault> {
+    match tables.profile(index) {
+        Some(profile) if profile.flags & Profile::PRESENT != 0 => Ok(profile),
+        _ => Err(Fault::PROFILE),
+    }
+}
+
+/// Decides about an operation on the system.
+///
+/// # Errors
+///
+/// [`Fault::PROFILE`] if the generation doesn't know the profile.
+#[inline(always)]
+pub fn system<T: Tables>(tables: &T, index: u32, op: Op) -> Result<Decision, Fault> {
+    let profile = profile(tables, index)?;
+    // VERIFIER: masked instead of compared, see [`crate::rules::OpRules::slot`].
+    let verdict = profile.system.get(usize::from(op.0) & (Op::SYSTEM_COUNT - 1));
+    let verdict = known(verdict.copied().map_or(Verdict::NONE, Verdict))?;
+    Ok(Decision::new(verdict, Source::SYSTEM, 0).under(profile))
+}
+
+/// Decides about the use of a capability, by its number.
+///
+/// # Errors
+///
+/// [`Fault::PROFILE`] if the generation doesn't know the profile.
+#[inline(always)]
+pub fn capability<T: Tables>(tables: &T, index: u32, capability: u32) -> Result<Decision, Fault> {
+    let profile = profile(tables, index)?;
+    let may = profile.capabilities >> (capability & 63) & 1 != 0;
+    let verdict = if may { Verdict::ALLOW } else { Verdict::DENY };
+    Ok(Decision::new(verdict, Source::SYSTEM, 0).under(profile))
+}
+
 /// Decides about a connection (or a message sent without one) to an address.
 ///
 /// `addr` is the address that the kernel goes to ([`crate::object::effective`]), IPv4 mapped;
@@ -350,12 +386,9 @@ fn known(verdict: Verdict) -> Result<Verdict, Fault> {
 ///
 /// [`Fault::PROFILE`] if the generation doesn't know the profile.
 #[inline(always)]
-pub fn connect<T: Tables>(tables: &T, profile: u32, addr: [u8; 16], port: u16) -> Result<Decision, Fault> {
-    let entry = match tables.profile(profile) {
-        Some(entry) if entry.flags & Profile::PRESENT != 0 => entry,
-        _ => return Err(Fault::PROFILE),
-    };
-    if let Some(net) = tables.network(&NetKey::new(profile, addr)) {
+pub fn connect<T: Tables>(tables: &T, index: u32, addr: [u8; 16], port: u16) -> Result<Decision, Fault> {
+    let entry = profile(tables, index)?;
+    if let Some(net) = tables.network(&NetKey::new(index, addr)) {
         for rule in &net.ports {
             if rule.verdict == Verdict::NONE.0 {
                 break;

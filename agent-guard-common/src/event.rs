@@ -105,8 +105,13 @@ pub struct Judged {
     pub port: u16,
     /// Protocol of the socket (`IPPROTO_*`).
     pub protocol: u32,
-    /// What else the call is about: the number of an ioctl, the type of a new file, the flags of a rename.
+    /// What else the call is about: the number of an ioctl, the type of a new file, the flags of a rename, a signal, a
+    /// command of `bpf(2)`, the family of a socket.
     pub detail: u32,
+    /// The process that is acted on, 0 for none.
+    pub target: u32,
+    /// 1 more than the number of the capability that is used, 0 for none.
+    pub capability: u32,
     /// Address; IPv4 mapped.
     pub addr: [u8; 16],
     /// What is acted on; for a rename its source.
@@ -209,6 +214,27 @@ hooks! {
     25 MMAP_FILE "mmap_file",
     26 FILE_MPROTECT "file_mprotect",
     27 FILE_RECEIVE "file_receive",
+    28 CAPABLE "capable",
+    29 SB_MOUNT "sb_mount",
+    30 SB_UMOUNT "sb_umount",
+    31 SB_PIVOTROOT "sb_pivotroot",
+    32 MOVE_MOUNT "move_mount",
+    33 USERNS_CREATE "userns_create",
+    34 BPF "bpf",
+    35 PERF_EVENT_OPEN "perf_event_open",
+    36 SETTIME "settime",
+    37 SOCKET_CREATE "socket_create",
+    38 BPRM_CREDS_FROM_FILE "bprm_creds_from_file",
+    39 KEY_ALLOC "key_alloc",
+    40 KEY_PERMISSION "key_permission",
+    41 KERNEL_MODULE_REQUEST "kernel_module_request",
+    42 PTRACE_ACCESS_CHECK "ptrace_access_check",
+    43 TASK_KILL "task_kill",
+    44 TASK_SETNICE "task_setnice",
+    45 TASK_SETIOPRIO "task_setioprio",
+    46 TASK_SETSCHEDULER "task_setscheduler",
+    47 TASK_SETRLIMIT "task_setrlimit",
+    48 TASK_MOVEMEMORY "task_movememory",
 }
 
 /// The components of a path text, as the kernel side writes them: from the object towards the root,
@@ -267,7 +293,7 @@ mod tests {
     fn sizes() {
         assert_eq!(size_of::<Header>(), 72);
         assert_eq!(size_of::<Seen>(), 40);
-        assert_eq!(size_of::<Judged>(), 72 + 8 + 12 + 8 + 4 + 8 + 16 + 80 + 2 * PATH_BYTES);
+        assert_eq!(size_of::<Judged>(), 72 + 8 + 12 + 8 + 4 + 8 + 8 + 16 + 80 + 2 * PATH_BYTES);
         assert_eq!(size_of::<Judged>() % 8, 0);
     }
 

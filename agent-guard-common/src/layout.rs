@@ -55,10 +55,22 @@ layout! {
     nsproxy_mnt_ns,
     /// `mnt_namespace.event`, u64: changes with every mount.
     mnt_namespace_event,
+    /// `task_struct.thread_info.status`, u32: on x86 whether the task is in a 32-bit call.
+    task_thread_status,
+    /// `cred.euid`, `kuid_t`.
+    cred_euid,
+    /// `cred.egid`, `kgid_t`.
+    cred_egid,
+    /// `cred.cap_permitted`, `kernel_cap_t`: 64 bits.
+    cred_cap_permitted,
+    /// `user_namespace.level`, int: 0 for the first one.
+    user_ns_level,
     /// `mm_struct.arg_start`, unsigned long.
     mm_arg_start,
     /// `mm_struct.arg_end`, unsigned long.
     mm_arg_end,
+    /// `linux_binprm.cred`, pointer to cred.
+    bprm_cred,
     /// `linux_binprm.filename`, pointer to char.
     bprm_filename,
     /// `file.f_path`, struct path.
@@ -117,12 +129,14 @@ layout! {
     sb_s_root,
     /// `super_block.s_mounts`, struct `list_head`; pointer to mount from 6.18 on.
     sb_s_mounts,
-    /// 1 if that is a list.
-    sb_mounts_listed,
     /// `super_block.s_magic`, unsigned long: which file system.
     sb_s_magic,
     /// `proc_inode.pid`, pointer to pid: the process that a file in `/proc` is about.
     proc_inode_pid,
+    /// `proc_inode.sysctl_entry`, pointer to `ctl_table`: what a file below `/proc/sys` is about.
+    proc_inode_sysctl_entry,
+    /// `ctl_table.procname`, pointer to char.
+    ctl_table_procname,
     /// `proc_inode.vfs_inode`, the inode inside.
     proc_inode_vfs_inode,
     /// `iattr.ia_valid`, unsigned int.
@@ -141,6 +155,8 @@ layout! {
     unix_sock_path,
     /// Number of the system call in `pt_regs`: `orig_ax`, or `syscallno` on arm64.
     regs_syscall,
+    /// 1 if `super_block.s_mounts` is a list.
+    is_s_mounts_list,
     /// Place of the dentry among the arguments of LSM hook `inode_setattr`: 0, or 1 behind the mount's id map.
     arg_setattr_dentry,
 }

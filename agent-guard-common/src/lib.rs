@@ -18,6 +18,7 @@ pub mod object;
 pub mod op;
 pub mod rules;
 pub mod subject;
+pub mod system;
 pub mod verdict;
 
 pub use object::{Chain, NameKey, NetKey, ObjectKey};

@@ -23,8 +23,78 @@ impl Op {
     /// Connect a socket, or send without connecting.
     pub const CONNECT: Self = Self(7);
 
-    /// Number of operations, and of slots in [`crate::rules::OpRules`].
+    /// Mount, unmount, move, change the root directory.
+    pub const MOUNT: Self = Self(32);
+    /// Make or enter name spaces.
+    pub const NAMESPACES: Self = Self(33);
+    /// Load and unload modules of the kernel, also by asking for what needs one.
+    pub const MODULES: Self = Self(34);
+    /// `bpf(2)`.
+    pub const BPF: Self = Self(35);
+    /// `perf_event_open(2)`.
+    pub const PERF: Self = Self(36);
+    /// Load another kernel.
+    pub const KEXEC: Self = Self(37);
+    /// Reboot, halt, power off.
+    pub const REBOOT: Self = Self(38);
+    /// Set the system's clock.
+    pub const CLOCK: Self = Self(39);
+    /// Add and remove swap space.
+    pub const SWAP: Self = Self(40);
+    /// Set the names of host and domain.
+    pub const HOSTNAME: Self = Self(41);
+    /// Open block devices, memory, ports, and devices that pass commands on to disks.
+    pub const RAW_DISK: Self = Self(42);
+    /// Make raw and packet sockets.
+    pub const RAW_NETWORK: Self = Self(43);
+    /// Open files of control groups for writing.
+    pub const CGROUPS: Self = Self(44);
+    /// Execute a program that gives another user, group, or capabilities.
+    pub const SETUID: Self = Self(45);
+    /// Make and use the kernel's keys.
+    pub const KEYRINGS: Self = Self(46);
+    /// Open files of `/proc/sys` for writing.
+    pub const SYSCTL: Self = Self(47);
+    /// Say which programs the kernel starts by itself.
+    pub const HELPERS: Self = Self(48);
+    /// Trace, read or write processes outside the session, or take their descriptors.
+    pub const PTRACE: Self = Self(49);
+    /// Send signals to processes outside the session.
+    pub const SIGNAL: Self = Self(50);
+    /// Change priorities and limits of processes outside the session.
+    pub const PRIORITY: Self = Self(51);
+    /// Use a capability that isn't part of another operation.
+    pub const CAPABILITY: Self = Self(63);
+
+    /// Number of operations on files and networks, and of slots in [`crate::rules::OpRules`].
     pub const COUNT: usize = 8;
+
+    /// Slots for operations on the system, of which a byte holds the verdict.
+    pub const SYSTEM_COUNT: usize = 32;
+
+    /// Operations on the system that have a verdict, in the order of their numbers.
+    pub const SYSTEM: [Self; 20] = [
+        Self::MOUNT,
+        Self::NAMESPACES,
+        Self::MODULES,
+        Self::BPF,
+        Self::PERF,
+        Self::KEXEC,
+        Self::REBOOT,
+        Self::CLOCK,
+        Self::SWAP,
+        Self::HOSTNAME,
+        Self::RAW_DISK,
+        Self::RAW_NETWORK,
+        Self::CGROUPS,
+        Self::SETUID,
+        Self::KEYRINGS,
+        Self::SYSCTL,
+        Self::HELPERS,
+        Self::PTRACE,
+        Self::SIGNAL,
+        Self::PRIORITY,
+    ];
 
     /// Operations on files, in the order of their numbers.
     pub const FILE: [Self; 7] =
@@ -42,6 +112,27 @@ impl Op {
             Self::RENAME => "rename",
             Self::METADATA => "metadata",
             Self::CONNECT => "connect",
+            Self::MOUNT => "mount",
+            Self::NAMESPACES => "namespaces",
+            Self::MODULES => "modules",
+            Self::BPF => "bpf",
+            Self::PERF => "perf",
+            Self::KEXEC => "kexec",
+            Self::REBOOT => "reboot",
+            Self::CLOCK => "clock",
+            Self::SWAP => "swap",
+            Self::HOSTNAME => "hostname",
+            Self::RAW_DISK => "raw_disk",
+            Self::RAW_NETWORK => "raw_network",
+            Self::CGROUPS => "cgroups",
+            Self::SETUID => "setuid",
+            Self::KEYRINGS => "keyrings",
+            Self::SYSCTL => "sysctl",
+            Self::HELPERS => "helpers",
+            Self::PTRACE => "ptrace",
+            Self::SIGNAL => "signal",
+            Self::PRIORITY => "priority",
+            Self::CAPABILITY => "capability",
             _ => "unknown",
         }
     }
@@ -53,10 +144,29 @@ impl Op {
         1 << (self.0 & 7)
     }
 
+    /// Its bit in a set of all operations.
+    #[inline(always)]
+    #[must_use]
+    pub const fn mask(self) -> u64 {
+        1 << (self.0 & 63)
+    }
+
+    /// Whether it is one on the system.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_system(self) -> bool {
+        self.0 & 32 != 0
+    }
+
+    /// All of them, but [`Op::CAPABILITY`], whose name is no operation to ask for.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::FILE.into_iter().chain([Self::CONNECT]).chain(Self::SYSTEM)
+    }
+
     /// The operation with that name, if there is one.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::FILE.into_iter().chain([Self::CONNECT]).find(|op| op.name() == name)
+        Self::all().find(|op| op.name() == name)
     }
 }
 
@@ -66,9 +176,13 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for op in Op::FILE.into_iter().chain([Op::CONNECT]) {
+        for op in Op::all() {
             assert_eq!(Op::from_name(op.name()), Some(op));
-            assert!((op.0 as usize) < Op::COUNT);
+            assert_eq!(op.is_system(), (op.0 as usize) >= Op::COUNT);
+            assert_eq!(op.mask().trailing_zeros(), u32::from(op.0));
+        }
+        for (at, op) in Op::SYSTEM.into_iter().enumerate() {
+            assert_eq!(usize::from(op.0) & (Op::SYSTEM_COUNT - 1), at);
         }
         assert_eq!(Op::from_name("unknown"), None);
     }

@@ -161,13 +161,17 @@ pub struct Profile {
     pub flags: u32,
     /// Verdict of `network.connect`.
     pub connect: u8,
-    /// One bit for each operation on files that anything but `allow` can be said of, critical rules and rules of the
-    /// session's own paths included. Others needn't be judged.
-    pub judged: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: [u8; 3],
+    /// One bit for each operation that anything but `allow` can be said of, critical rules and rules of the session's own
+    /// paths included ([`Op::mask`]). Others needn't be judged. Connections always are.
+    pub judged: u64,
+    /// Capabilities that a session may use: bits by their numbers.
+    pub capabilities: u64,
     /// Verdicts of `files.outside`, one an operation.
     pub outside: [u8; Op::COUNT],
+    /// Verdicts of `system`, one an operation: the last five bits of its number are its place.
+    pub system: [u8; Op::SYSTEM_COUNT],
 }
 
 impl Profile {
@@ -180,7 +184,7 @@ impl Profile {
     #[inline(always)]
     #[must_use]
     pub const fn judges(&self, op: Op) -> bool {
-        self.judged >> (op.0 & 7) & 1 != 0
+        self.judged & op.mask() != 0
     }
 }
 
@@ -253,7 +257,7 @@ mod tests {
         assert_eq!(size_of::<Place>(), 80);
         assert_eq!(size_of::<Side>(), 72);
         assert_eq!(size_of::<Head>(), 8);
-        assert_eq!(size_of::<Profile>(), 16);
+        assert_eq!(size_of::<Profile>(), 64);
         assert_eq!(size_of::<NetEntry>(), 12 * MAX_PORTS);
     }
 

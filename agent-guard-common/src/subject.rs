@@ -22,8 +22,13 @@ pub struct Tag {
     pub granted: u64,
     /// The generation that `judged` is of; 0 for none.
     pub generation: u32,
-    /// What the session's profile judges, see [`crate::rules::Profile::judged`].
+    /// What the session's profile judges of operations on files, see [`crate::rules::Profile::judged`].
     pub judged: u32,
+    /// VERIFIER: what opening a file is besides, while that is judged; and the operation that the event names: the stack is
+    /// short.
+    pub opening: u32,
+    /// See [`Tag::opening`].
+    pub named: u32,
     /// VERIFIER: a pointer is no number; written here and read back it is one.
     pub number: u64,
     /// What the mount that the task used last is mounted on.
@@ -116,8 +121,24 @@ pub struct Guard {
     pub key: [u64; 2],
     /// The control socket: tagged tasks can't connect to it.
     pub socket: crate::ObjectKey,
+    /// When the daemon started, in ticks of [`Guard::TICK`] since boot: as `/proc` tells it.
+    pub start: u64,
+    /// The daemon's process, in the initial name space; 0 while there is none.
+    pub tgid: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Major numbers of character devices that pass commands on to disks, besides those that are always the same; 0 for none.
+    pub disks: [u32; Self::DISKS],
     /// The last binding that a session was given, see [`Session::binding`]. For the daemon.
     pub bindings: u64,
+}
+
+impl Guard {
+    /// Nanoseconds of a tick (`USER_HZ`, `include/asm-generic/param.h`).
+    pub const TICK: u64 = 10_000_000;
+
+    /// Kinds of such devices, at most.
+    pub const DISKS: usize = 8;
 }
 
 #[cfg(feature = "user")]
@@ -138,9 +159,9 @@ mod tests {
 
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<Tag>(), 40 + 8 + 8 + 32 + 2 * 56);
+        assert_eq!(size_of::<Tag>(), 40 + 8 + 8 + 8 + 32 + 2 * 56);
         assert_eq!(size_of::<Session>(), 32);
         assert_eq!(size_of::<Answer>(), 8);
-        assert_eq!(size_of::<Guard>(), 40);
+        assert_eq!(size_of::<Guard>(), 40 + 16 + 32);
     }
 }

@@ -79,6 +79,10 @@ impl Source {
     pub const SESSION: Self = Self(7);
     /// The decision could not be made; see [`Fault`].
     pub const FAULT: Self = Self(8);
+    /// `system`.
+    pub const SYSTEM: Self = Self(9);
+    /// The guard itself, which no policy lets a session touch.
+    pub const GUARD: Self = Self(10);
 
     /// The name that command line and events use.
     #[must_use]
@@ -92,6 +96,8 @@ impl Source {
             Self::BUILTIN => "builtin",
             Self::SESSION => "session",
             Self::FAULT => "fault",
+            Self::SYSTEM => "system",
+            Self::GUARD => "guard",
             _ => "none",
         }
     }

@@ -11,10 +11,11 @@ use aya_ebpf::helpers::{
 
 use crate::{
     enforce::Outcome,
-    judge::{Asked, Call},
+    judge::{Asked, Call, More},
     kernel::{Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, mount, repeat},
     maps::{COUNTS, DECISIONS, REPORTS},
     tag::Subject,
+    walk::scratch,
 };
 
 /// Components of a path text, at most.
@@ -81,6 +82,9 @@ pub fn fill(record: &mut Judged, subject: &Subject, asked: &Asked, outcome: &Out
     record.pad = 0;
     record.protocol = u32::from(asked.protocol);
     record.detail = asked.detail;
+    let more = scratch().map_or(More::NONE, |scratch| scratch.more);
+    record.target = more.target;
+    record.capability = more.capability;
     record.family = asked.address.family;
     record.port = asked.address.port;
     record.addr = asked.address.addr;

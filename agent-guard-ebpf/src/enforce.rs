@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_send_signal;
 
 use crate::{
     emit, hold,
-    judge::{Asked, Call, Judgement},
+    judge::{Asked, Call, Judgement, More},
     tag::Subject,
     walk::{make_scratch, scratch},
 };
@@ -73,6 +73,12 @@ impl Outcome {
 /// Carries a decision out and returns what the hook returns.
 #[inline(always)]
 pub fn enforce(call: Call, judgement: Judgement) -> i32 {
+    enforce_more(call, judgement, More::NONE)
+}
+
+/// The same where more is asked for than a call has room for.
+#[inline(always)]
+pub fn enforce_more(call: Call, judgement: Judgement, more: More) -> i32 {
     emit::count(count::JUDGED);
     if judgement.decision().verdict.0 == Verdict::ALLOW.0 && call.subject.tag().hold == 0 {
         return 0;
@@ -84,6 +90,7 @@ pub fn enforce(call: Call, judgement: Judgement) -> i32 {
         return -EPERM;
     };
     scratch.asked = call.asked;
+    scratch.more = more;
     // VERIFIER: it wants to see the range of what a hook returns.
     match enforce_act(judgement.0) {
         0 => 0,

@@ -18,7 +18,7 @@ use aya_ebpf::{
 use crate::{
     emit,
     enforce::{EPERM, ERESTARTNOINTR, Outcome, stop},
-    judge::Asked,
+    judge::{Asked, More},
     kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
     maps::{ANSWERS, BLANK, GUARD, HOLDS, Scratch},
     tag::Subject,
@@ -204,6 +204,13 @@ fn digest(asked: &Asked) -> u64 {
             .word(u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
             .word(u64::from(asked.address.port) | (u64::from(asked.protocol) << 16))
             .finish();
+    }
+    if asked.op.is_system() {
+        let More { target, capability, arguments } = scratch.more;
+        *state = state.word(arguments).word(u64::from(target) << 32 | u64::from(capability));
+        if asked.first.dentry == 0 {
+            return state.word(u64::from(asked.detail) << 8 | u64::from(asked.hook.0)).finish();
+        }
     }
     // An open for writing and the truncation that belongs to it are one question, although they have two hooks.
     let hook = if asked.op.0 == Op::WRITE.0 { 0 } else { asked.hook.0 };

@@ -12,7 +12,7 @@ use agent_guard_common::{
 use aya_ebpf::btf_maps::lpm_trie;
 
 use crate::{
-    kernel::{Address, Dentry, Path, Untyped},
+    kernel::{Address, Dentry, Path, Untyped, VfsMount},
     maps::{FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES, SHAPES, SIDES},
     tag::Subject,
 };
@@ -251,6 +251,25 @@ pub struct Asked {
     pub pad: u32,
 }
 
+/// What is asked for besides, by few hooks.
+///
+/// VERIFIER: not in [`Asked`], which is on the stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct More {
+    /// The process that is acted on, 0 for none.
+    pub target: u32,
+    /// 1 more than the number of the capability that is used, 0 for none.
+    pub capability: u32,
+    /// What else an answer is about: a digest of the arguments that aren't objects.
+    pub arguments: u64,
+}
+
+impl More {
+    /// Nothing.
+    pub const NONE: Self = Self { target: 0, capability: 0, arguments: 0 };
+}
+
 /// A call under judgement.
 pub struct Call {
     /// Who.
@@ -269,7 +288,7 @@ impl Subject {
         }
         match Parity(generation & 1).profile(session.profile) {
             Some(profile) if profile.flags & Profile::PRESENT != 0 => {
-                tag.judged = u32::from(profile.judged);
+                tag.judged = profile.judged as u32;
                 tag.generation = generation;
                 tag.judged
             }
@@ -302,6 +321,13 @@ impl Call {
     #[inline(always)]
     pub fn on(mut self, mount: Path, dentry: Dentry) -> Self {
         self.asked.first = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
+        self
+    }
+
+    /// What it acts on, in a mount.
+    #[inline(always)]
+    pub fn on_mounted(mut self, mount: VfsMount, dentry: Dentry) -> Self {
+        self.asked.first = Untyped { dentry: dentry.address(), mount: mount.0 as u64 };
         self
     }
 
@@ -347,6 +373,20 @@ impl Call {
         decide(session, &Generation { number, tag: self.subject.tag_pointer(), filter, judged })
     }
 
+    /// The decision about an operation on the system.
+    #[inline(always)]
+    pub fn system(&mut self, op: Op) -> Judgement {
+        self.judge(|session, tables| system(tables, session, op))
+    }
+
+    /// The decision about the use of a capability that is no other operation.
+    #[inline(always)]
+    pub fn capability(&mut self, number: u32) -> Judgement {
+        self.judge(|session, tables| {
+            Judgement::from(decide::capability(&tables.parity(), session.profile, number)).forget(session.pad)
+        })
+    }
+
     /// The decision about where the socket wants to go.
     #[inline(always)]
     pub fn connect(&mut self) -> Judgement {
@@ -356,6 +396,21 @@ impl Call {
                 .forget(session.pad)
         })
     }
+}
+
+/// The decision about an operation on the system.
+#[inline(always)]
+pub fn system(tables: &Generation, session: &Session, op: Op) -> Judgement {
+    Judgement(judge_system(session.profile, op.0 as u32, tables.parity().0)).forget(session.pad)
+}
+
+/// The same in plain numbers.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn judge_system(profile: u32, op: u32, parity: u32) -> u64 {
+    Judgement::from(decide::system(&Parity(parity & 1), profile, Op(op as u8))).0
 }
 
 /// Whether reading from and writing to a device needs no rule: nothing is lost by it, and no program can do without.

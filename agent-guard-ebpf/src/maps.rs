@@ -17,7 +17,11 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::{judge::Asked, kernel::mount, known::Known};
+use crate::{
+    judge::{Asked, More},
+    kernel::mount,
+    known::Known,
+};
 
 /// Definition of a task storage map, which aya-ebpf has no type for: the members are read from BTF by
 /// their names and types (`libbpf` calls this a BTF-defined map).
@@ -53,6 +57,8 @@ impl<T> TaskStorage<T> {
 pub struct Scratch {
     /// What is asked for, on its way to being carried out.
     pub asked: Asked,
+    /// And what besides.
+    pub more: More,
     /// The digest of what is asked for, on its way.
     pub digest: Digest,
     /// The print of what the walk has met, see [`crate::known`].
@@ -77,6 +83,8 @@ pub struct Scratch {
     pub chain: Chain,
     /// Mounts that the object can be seen through, where the hook doesn't know which it was.
     pub seen: mount::Seen,
+    /// A name that is looked up.
+    pub key: NameKey,
     /// A name, in words.
     pub name: [u64; 32],
     /// What its hash begins with.

@@ -335,7 +335,9 @@ extern "C" fn step_suffix(turn: u32, end: *mut End<'_>) -> i64 {
         end.scratch.fail(Fault::READ);
         return STOP;
     }
-    if let Some(place) = end.tables.name(&NameKey { anchor: ObjectKey::ANYWHERE, name: hash }) {
+    // VERIFIER: in map memory, the stack is short.
+    end.scratch.key = NameKey { anchor: ObjectKey::ANYWHERE, name: hash };
+    if let Some(place) = end.tables.name(&end.scratch.key) {
         end.scratch.lost |= walk_meet(place, 0, end.tables.0);
     }
     GO_ON

@@ -23,6 +23,8 @@ const EMPTY: Tag = Tag {
     granted: 0,
     generation: 0,
     judged: 0,
+    opening: 0,
+    named: 0,
     number: 0,
     lane: Lane { mount: 0, mounts: 0, renames: 0, print: 0 },
     directories: [Directory { begin: 0, object: 0, name: 0, mount: 0, renames: 0, mounts: 0, print: 0 };
@@ -91,6 +93,22 @@ impl Subject {
             _ => Err(Fault::SESSION),
         }
     }
+}
+
+/// The session of a task that a hook has for an argument; 0 for one outside of sessions.
+#[inline(always)]
+pub fn session_of(task: Task) -> u64 {
+    // SAFETY: map and task are what the helper takes, which the verifier checks; no value to create from.
+    let tag = unsafe {
+        bpf_task_storage_get(
+            (&raw const TAGS).cast_mut().cast(),
+            task.0.cast_mut().cast(),
+            ptr::null_mut(),
+            0,
+        )
+    };
+    // SAFETY: storage of a living task, whose session never changes.
+    unsafe { tag.cast::<Tag>().as_ref() }.map_or(0, |tag| tag.session)
 }
 
 /// Gives a new task the tag of the one that makes it. A hold stays with the task that waits in it.

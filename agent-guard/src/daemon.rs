@@ -63,7 +63,7 @@ pub fn main(config: &Path) -> anyhow::Result<()> {
         tracing::info!("taking over what is pinned below {}", config.pins.display());
     } else {
         // Nothing is in force yet, so a bad policy needn't leave anything behind.
-        check(&config.policy).map_err(invalid)?;
+        check(&config).map_err(invalid)?;
     }
     let attached = load::load(&config.pins)?;
     let log = Arc::new(

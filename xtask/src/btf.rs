@@ -27,7 +27,9 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 22] = [
+const STRUCTS: [&str; 25] = [
+    "cred",
+    "ctl_table",
     "dentry",
     "file",
     "iattr",
@@ -48,6 +50,7 @@ const STRUCTS: [&str; 22] = [
     "super_block",
     "task_struct",
     "unix_sock",
+    "user_namespace",
     "vfsmount",
     "vm_area_struct",
 ];

@@ -58,9 +58,11 @@ impl Plain {
         let profile = Profile {
             flags: Profile::PRESENT | flags,
             connect: Verdict::DENY.0,
-            judged: u8::MAX,
-            pad: [0; 2],
+            judged: u64::MAX,
+            pad: [0; 3],
+            capabilities: 1 << 21,
             outside: [Verdict::DENY.0; Op::COUNT],
+            system: [Verdict::DENY.0; Op::SYSTEM_COUNT],
         };
         plain.profiles.insert(P, profile);
         for number in 1..=5 {
@@ -375,4 +377,30 @@ fn the_first_port_rule_decides() {
     assert_eq!(at(22), Decision::new(Verdict::HOLD, Source::RULE, 6));
     assert_eq!(at(5432), Decision::new(Verdict::DENY, Source::NETWORK, 0));
     assert_eq!(connect(&plain, P, [9; 16], 443), Ok(Decision::new(Verdict::DENY, Source::NETWORK, 0)));
+}
+
+#[test]
+fn the_system() {
+    let decided =
+        |plain: &Plain, op| system(plain, P, op).map(|decision| (decision.verdict, decision.source));
+    let mut plain = Plain::new(0);
+    let hold = usize::from(Op::SETUID.0) & (Op::SYSTEM_COUNT - 1);
+    plain.profiles.get_mut(&P).unwrap().system[hold] = Verdict::HOLD.0;
+    for op in Op::SYSTEM {
+        let verdict = if op == Op::SETUID { Verdict::HOLD } else { Verdict::DENY };
+        assert_eq!(decided(&plain, op), Ok((verdict, Source::SYSTEM)), "{}", op.name());
+    }
+    assert_eq!(system(&plain, P + 1, Op::MOUNT), Err(Fault::PROFILE));
+    // Slots that no operation has say nothing, which is a fault.
+    plain.profiles.get_mut(&P).unwrap().system = [0; Op::SYSTEM_COUNT];
+    assert_eq!(system(&plain, P, Op::MOUNT), Err(Fault::PROFILE));
+    assert_eq!(decided(&Plain::new(Profile::REPORT_ONLY), Op::MOUNT), Ok((Verdict::REPORT, Source::SYSTEM)));
+}
+
+#[test]
+fn capabilities() {
+    let plain = Plain::new(0);
+    let verdict = |number| capability(&plain, P, number).map(|decision| decision.verdict);
+    assert_eq!((verdict(21), verdict(20)), (Ok(Verdict::ALLOW), Ok(Verdict::DENY)));
+    assert_eq!(capability(&plain, P + 1, 21), Err(Fault::PROFILE));
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
     enforce::enforce,
-    hooks::files::{act, descriptor},
+    hooks::files::{act, descriptor, opening},
     judge::{Call, Judgement},
     kernel::{File, Vma, file::is_ring},
     tag::Subject,
@@ -73,10 +73,10 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
         }
         return enforce(call, Judgement::fault(Fault::RING));
     }
-    let (reads, writes) = (file.reads(), file.writes());
-    if file.is_only_path() || (!reads && !writes) {
+    let ops = opening(file.reads(), file.writes());
+    if file.is_only_path() || ops == 0 {
         return 0;
     }
-    let judgement = descriptor::<{ Hook::FILE_RECEIVE.0 }>(&mut call, file, reads, writes, false);
+    let judgement = descriptor(&mut call, file, ops);
     enforce(call, judgement)
 }

@@ -5,7 +5,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
     enforce::enforce,
-    judge::{Call, Judgement},
+    judge::{Call, Judgement, system},
     kernel::{Dentry, File, Path},
     known,
     own::Kind,
@@ -121,50 +121,48 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
     act::<{ Hook::FILE_TRUNCATE.0 }>(subject, Op::WRITE, path, path.dentry())
 }
 
-/// What a descriptor lets its holder do: reading, writing or both. The operation that events name is the one that is
-/// answered more strictly.
+/// What a descriptor lets its holder do: reading and writing, and creating where it has no name; bits by the numbers of these
+/// operations. The one that events name is the one that is answered more strictly.
 #[inline(always)]
-pub fn descriptor<const HOOK: u8>(
-    call: &mut Call,
-    file: File,
-    reads: bool,
-    writes: bool,
-    nameless: bool,
-) -> Judgement {
-    let (path, dentry) = (file.path(), file.path().dentry());
-    let task = call.subject.task();
-    let mut reading = false;
+pub fn descriptor(call: &mut Call, file: File, ops: u32) -> Judgement {
     let judgement = call.judge(|session, tables| {
-        let kind = Kind::of(session, task, dentry);
-        let mut ops = 0;
-        if writes {
-            ops |= Op::WRITE.bit();
-        }
-        if nameless {
-            ops |= Op::CREATE.bit();
-        }
-        if reads {
-            ops |= Op::READ.bit();
-        }
+        let (path, dentry) = (file.path(), file.path().dentry());
+        // SAFETY: the current task's, which only it uses.
+        let tag = unsafe { &mut *tables.tag };
+        let kind = Kind::of(session, dentry, ops & Op::WRITE.bit() != 0, &mut tag.opening);
+        tag.named = Op::WRITE.0 as u32;
         let spot = Spot::new(tables, session, ops, path.mount(), dentry);
         let mut judgement = Judgement::none().forget(session.pad);
-        if writes {
+        if ops & Op::WRITE.bit() != 0 {
             judgement = judgement.and(kind.judge(tables, session, &spot, Op::WRITE));
         }
-        if nameless {
+        if ops & Op::CREATE.bit() != 0 {
             judgement = judgement.and(spot.judge(tables, session, Op::CREATE, false));
         }
-        if reads {
+        if ops & Op::READ.bit() != 0 {
             let read = kind.judge(tables, session, &spot, Op::READ);
-            reading = read > judgement;
+            if read > judgement {
+                tag.named = Op::READ.0 as u32;
+            }
             judgement = judgement.and(read);
+        }
+        if tag.opening != 0 {
+            let beside = system(tables, session, Op(tag.opening as u8));
+            if beside > judgement {
+                tag.named = tag.opening;
+            }
+            judgement = judgement.and(beside);
         }
         judgement
     });
-    if reading {
-        call.asked.op = Op::READ;
-    }
+    call.asked.op = Op(call.subject.tag().named as u8);
     judgement
+}
+
+/// Bits for [`descriptor`].
+#[inline(always)]
+pub fn opening(reads: bool, writes: bool) -> u32 {
+    (if reads { Op::READ.bit() } else { 0 }) | (if writes { Op::WRITE.bit() } else { 0 })
 }
 
 // int file_open(struct file *file)
@@ -181,12 +179,15 @@ pub fn file_open(ctx: LsmContext) -> i32 {
         let dentry = path.dentry();
         return act::<{ Hook::FILE_OPEN.0 }>(subject, Op::EXECUTE, path, dentry);
     }
-    let (reads, writes) = (file.reads(), file.writes() && !file.just_created());
-    if !reads && !writes {
+    let mut ops = opening(file.reads(), file.writes() && !file.just_created());
+    if ops == 0 {
         return 0;
     }
+    if file.is_nameless() {
+        ops |= Op::CREATE.bit();
+    }
     let mut call = Call::new(subject, Hook::FILE_OPEN, Op::WRITE).on(path, path.dentry());
-    let judgement = descriptor::<{ Hook::FILE_OPEN.0 }>(&mut call, file, reads, writes, file.is_nameless());
+    let judgement = descriptor(&mut call, file, ops);
     enforce(call, judgement)
 }
 

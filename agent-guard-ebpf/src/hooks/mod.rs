@@ -2,8 +2,12 @@
 //! from 6.1 to 7.2 unless it says otherwise), the operation and the object; nothing else.
 
 mod attributes;
+mod capable;
 mod descriptors;
 mod files;
 mod guard;
+mod mounts;
 mod network;
+mod others;
 mod process;
+mod system;

@@ -56,8 +56,8 @@ const S_IFBLK: u16 = 0o060_000;
 const S_IFREG: u16 = 0o100_000;
 const S_IFDIR: u16 = 0o040_000;
 
-/// `PROC_SUPER_MAGIC`, `OVERLAYFS_SUPER_MAGIC` (`include/uapi/linux/magic.h`).
-const PROC_SUPER_MAGIC: u64 = 0x9fa0;
+/// `PROC_SUPER_MAGIC` (`include/uapi/linux/magic.h`).
+pub const PROC_SUPER_MAGIC: u64 = 0x9fa0;
 
 /// What an inode is a node of.
 #[derive(Clone, Copy)]
@@ -68,6 +68,17 @@ pub enum Device {
     Character(u32),
     /// A block device.
     Block,
+}
+
+/// What a file below `/proc/sys` is about.
+#[derive(Clone, Copy)]
+pub enum Sysctl {
+    /// It isn't there.
+    None,
+    /// A setting.
+    Plain,
+    /// Which program the kernel starts by itself.
+    Helper,
 }
 
 /// `FMODE_READ`, `FMODE_WRITE`, `FMODE_CREATED` (`include/linux/fs.h`, the same from 6.1 to 7.2).
@@ -98,6 +109,12 @@ impl Path {
 impl VfsMount {
     /// Not known.
     pub const UNKNOWN: Self = Self(core::ptr::null());
+
+    /// The root of what is mounted.
+    #[inline(always)]
+    pub fn root(self) -> Dentry {
+        Dentry(load!(self.0, vfsmount_mnt_root, *const u8))
+    }
 
     /// Whether the kernel made it for itself: pipes, sockets, anonymous memory.
     #[inline(always)]
@@ -154,6 +171,13 @@ impl Dentry {
         u64::from(load!(name, qstr_hash, u32))
     }
 
+    /// Which file system it is in, by the kernel's number.
+    #[inline(always)]
+    pub fn file_system(self) -> u64 {
+        let sb = load!(self.0, dentry_d_sb, *const u8);
+        load!(sb, sb_s_magic, u64)
+    }
+
     /// Device of its file system.
     #[inline(always)]
     pub fn device(self) -> u32 {
@@ -206,16 +230,35 @@ impl Inode {
     /// so that no number or namespace can stand for another process.
     #[inline(always)]
     pub fn is_own_proc_file(self, dentry: Dentry, task: Task) -> bool {
-        let sb = load!(dentry.0, dentry_d_sb, *const u8);
-        if load!(sb, sb_s_magic, u64) != PROC_SUPER_MAGIC
-            || load!(self.0, inode_i_mode, u16) & S_IFMT != S_IFREG
-        {
+        if dentry.file_system() != PROC_SUPER_MAGIC || load!(self.0, inode_i_mode, u16) & S_IFMT != S_IFREG {
             return false;
         }
         let whole = (self.0 as u64).wrapping_sub(offset!(proc_inode_vfs_inode) as u64);
         match probe!(whole, proc_inode_pid, u64) {
             Some(pid) => pid != 0 && (pid == task.pid() || pid == task.leader_pid()),
             None => false,
+        }
+    }
+
+    /// What a file of `/proc` says of the kernel. The names are the kernel's own, not those of directories.
+    #[inline(always)]
+    pub fn sysctl(self) -> Sysctl {
+        let whole = (self.0 as u64).wrapping_sub(offset!(proc_inode_vfs_inode) as u64);
+        // What can't be read may be a setting.
+        let Some(entry) = probe!(whole, proc_inode_sysctl_entry, u64) else { return Sysctl::Helper };
+        if entry == 0 {
+            return Sysctl::None;
+        }
+        let name = probe!(entry, ctl_table_procname, u64).and_then(probe_at::<u64>);
+        match name.map(u64::to_ne_bytes) {
+            // `core_pattern`, `core_pipe_limit`, `modprobe`, `modprobe_path`, `hotplug`, `poweroff_cmd`, `usermodehelper/`
+            // has `bset` and `inheritable`; `request-key` has a program of its own without a setting.
+            Some([b'c', b'o', b'r', b'e', b'_', b'p', ..])
+            | Some([b'm', b'o', b'd', b'p', b'r', b'o', b'b', b'e'])
+            | Some([b'h', b'o', b't', b'p', b'l', b'u', b'g', 0])
+            | Some([b'p', b'o', b'w', b'e', b'r', b'o', b'f', b'f'])
+            | None => Sysctl::Helper,
+            Some(_) => Sysctl::Plain,
         }
     }
 

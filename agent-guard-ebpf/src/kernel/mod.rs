@@ -15,9 +15,9 @@ use agent_guard_common::layout::KernelLayout;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 
 pub use self::{
-    file::{Attributes, Dentry, Device, File, Inode, Path, Untyped, VfsMount, Vma, key_of, mode_of},
+    file::{Attributes, Dentry, Device, File, Inode, Path, Sysctl, Untyped, VfsMount, Vma, key_of, mode_of},
     net::{Address, Message, Socket, unix_path},
-    task::{Bprm, Task},
+    task::{Bprm, Task, UserNamespace},
 };
 
 /// Offsets of the running kernel. User space overwrites the whole before the load, and the map behind it is

@@ -126,7 +126,7 @@ impl Seen {
 /// Whether the mounts of a file system are in a list of the kernel's usual kind. From 6.18 on each points to the next.
 #[inline(always)]
 fn are_listed() -> bool {
-    offset!(sb_mounts_listed) != 0
+    offset!(is_s_mounts_list) != 0
 }
 
 /// VERIFIER: the state of a loop has to be on the stack.

@@ -17,6 +17,8 @@ pub struct Bprm(pub *const u8);
 /// `PF_IO_WORKER`, `PF_KTHREAD` (`include/linux/sched.h`, the same from 6.1 to 7.2).
 const PF_IO_WORKER: u32 = 0x10;
 const PF_KTHREAD: u32 = 0x20_0000;
+/// `TS_COMPAT` (`arch/x86/include/asm/thread_info.h`): the task is in a 32-bit call.
+const TS_COMPAT: u32 = 2;
 /// `io_uring_enter`, the same number on every architecture and for 32-bit calls.
 const IO_URING_ENTER: u64 = 426;
 
@@ -111,6 +113,28 @@ impl Task {
         }
     }
 
+    /// The number of the system call that the task is in; none where it means something else (32-bit calls) or there is none.
+    #[inline(always)]
+    pub fn system_call(self) -> Option<u64> {
+        if load!(self.0, task_thread_status, u32) & TS_COMPAT != 0 {
+            return None;
+        }
+        // SAFETY: the task is the current one, which has registers; the helper checks the type.
+        let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as u64;
+        probe!(regs, regs_syscall, u64)
+    }
+
+    /// Whether a program that is executed gets other rights than the task has: another user or group to act as, or
+    /// capabilities.
+    #[inline(always)]
+    pub fn gains(self, bprm: Bprm) -> bool {
+        let (now, then) = (load!(self.0, task_cred, *const u8), load!(bprm.0, bprm_cred, *const u8));
+        load!(now, cred_euid, u32) != load!(then, cred_euid, u32)
+            || load!(now, cred_egid, u32) != load!(then, cred_egid, u32)
+            || permitted(then, 0) & !permitted(now, 0) != 0
+            || permitted(then, 4) & !permitted(now, 4) != 0
+    }
+
     /// Copies the arguments that the program was started with. They are in the new image, which no
     /// instruction of the program has run in yet.
     #[inline(always)]
@@ -137,6 +161,24 @@ impl Task {
             )
         };
         if code == 0 { length } else { 0 }
+    }
+}
+
+/// Half of the permitted capabilities: up to 6.2 they are two words.
+#[inline(always)]
+fn permitted(cred: *const u8, at: usize) -> u32 {
+    load!(cred.wrapping_add(at), cred_cap_permitted, u32)
+}
+
+/// `struct user_namespace *`.
+#[derive(Clone, Copy)]
+pub struct UserNamespace(pub *const u8);
+
+impl UserNamespace {
+    /// Whether it is the first one, whose capabilities are those of the host.
+    #[inline(always)]
+    pub fn is_the_hosts(self) -> bool {
+        load!(self.0, user_ns_level, u32) == 0
     }
 }
 

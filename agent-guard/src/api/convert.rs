@@ -1,6 +1,6 @@
 //! From the policy's own types to those on the wire: the one place where the two meet.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use agent_guard_common::{Op, Verdict, event::Hook};
 
@@ -16,7 +16,7 @@ use crate::{
         Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind,
         explain::{ExplainError, Question},
         model,
-        summary::ProfileSummary,
+        summary::{OutsideSummary, ProfileSummary},
     },
 };
 
@@ -29,6 +29,7 @@ pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
             RuleKind::Critical => "critical",
             RuleKind::Rule => "files",
             RuleKind::Network => "network",
+            RuleKind::Guard => "guard",
         }
         .to_owned(),
         profile: rule.profile.clone(),
@@ -93,6 +94,7 @@ pub fn policy(
         .critical
         .iter()
         .chain(profiles.iter().flat_map(|profile| profile.rules.iter().chain(&profile.network)))
+        .chain(&summary.own)
         .collect();
     rules.sort_by_key(|rule| rule.number);
     PolicyView {
@@ -107,13 +109,19 @@ pub fn policy(
     }
 }
 
+fn verdicts(entries: &[OutsideSummary]) -> BTreeMap<String, String> {
+    entries.iter().map(|entry| (entry.op.clone(), entry.verdict.clone())).collect()
+}
+
 fn profile(profile: &ProfileSummary) -> ProfileView {
     ProfileView {
         name: profile.name.clone(),
         mode: mode(profile.mode),
         scope: profile.scope.iter().map(|entry| entry.path.clone()).collect(),
-        outside: profile.outside.iter().map(|entry| (entry.op.clone(), entry.verdict.clone())).collect(),
+        outside: verdicts(&profile.outside),
         connect: profile.connect.clone(),
+        system: verdicts(&profile.system),
+        capabilities: profile.capabilities.clone(),
     }
 }
 

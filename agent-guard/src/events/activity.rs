@@ -182,6 +182,17 @@ pub enum Object {
     File(FileRef, Option<FileRef>),
     /// An address.
     Address(AddressRef),
+    /// The system, or another process.
+    System(SystemRef),
+}
+
+/// Something done to the system.
+#[derive(Clone, Debug)]
+pub struct SystemRef {
+    /// What, beside the operation: a signal, a capability, a family of addresses; may be empty.
+    pub what: String,
+    /// The process that it is done to.
+    pub target: Option<ProcessInfo>,
 }
 
 /// A file.

@@ -8,6 +8,7 @@ pub mod ocsf;
 pub mod query;
 pub mod recover;
 pub mod sink;
+pub mod system;
 
 pub use activity::{Activity, Event};
 pub use log::{EventLog, LogError, Options};

@@ -273,7 +273,7 @@ impl Guard {
         let state = lock(&self.state);
         let profiles = state.in_force.as_ref().map(|in_force| in_force.compiled.profiles.iter());
         let judged = profiles
-            .map_or(u8::MAX, |profiles| profiles.fold(0, |judged, (_, _, profile)| judged | profile.judged));
+            .map_or(u64::MAX, |profiles| profiles.fold(0, |judged, (_, _, profile)| judged | profile.judged));
         drop(state);
         let present = self.attached.present.iter();
         let missing = present.filter(|program| program.needed(judged) && !self.attached.at_work(program));

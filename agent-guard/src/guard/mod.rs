@@ -7,6 +7,7 @@ mod backend;
 mod endings;
 mod explaining;
 mod known;
+mod own;
 mod paths;
 mod policy;
 mod records;
@@ -160,7 +161,9 @@ impl Guard {
         let socket = found.map_err(kernel::Error::looking_at(path))?.key;
         let mut maps = lock(&self.maps);
         let told = maps.guard()?;
-        maps.set_guard(&Told { socket, ..told })
+        let (tgid, start) =
+            own::process().map_err(kernel::Error::looking_at(std::path::Path::new("/proc/self/stat")))?;
+        maps.set_guard(&Told { socket, tgid, start, disks: own::disks(), ..told })
     }
 
     /// The event log.

@@ -4,18 +4,19 @@ use std::{
     collections::BTreeMap,
     fs,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use agent_guard_common::rules::Profile;
 
-use super::{Generation, Guard, InForce, State, lock};
+use super::{Generation, Guard, InForce, State, lock, own};
 use crate::{
     api::{
         convert,
         error::{ApiError, Code},
         types::{Reloaded, SessionState, Time, Who},
     },
+    config::Config,
     events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
     kernel::tables,
     policy::{
@@ -41,24 +42,28 @@ pub enum Refused {
     Kernel(#[from] crate::kernel::Error),
 }
 
-/// Reads the policy of a directory.
+/// Reads the policy that a configuration names.
 ///
 /// # Errors
 ///
 /// If it can't be read or has mistakes, all of them.
-fn read(directory: &Path) -> Result<Policy, Refused> {
-    let sources = source::read(&[directory.to_owned()], Trust::Root)?;
-    policy::load(sources).map_err(Refused::Invalid)
+fn read(config: &Config) -> Result<Policy, Refused> {
+    let sources = source::read(std::slice::from_ref(&config.policy), Trust::Root)?;
+    let mut policy = policy::load(sources).map_err(Refused::Invalid)?;
+    for path in policy.protect(&own::files(config)) {
+        tracing::warn!(path = %path.display(), "no rule can protect this path of the guard's own: give it a plain name");
+    }
+    Ok(policy)
 }
 
-/// Reads the policy of a directory and compiles it on trial: what it says of objects is good for nothing but finding
+/// Reads the policy that a configuration names and compiles it on trial: what it says of objects is good for nothing but finding
 /// mistakes.
 ///
 /// # Errors
 ///
 /// If it can't be read or has mistakes, all of them.
-pub fn check(directory: &Path) -> Result<(), Refused> {
-    let policy = read(directory)?;
+pub fn check(config: &Config) -> Result<(), Refused> {
+    let policy = read(config)?;
     policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), policy::TRIAL_KEY, &[])
         .map(drop)
         .map_err(Refused::Invalid)
@@ -91,7 +96,7 @@ impl Guard {
         let mut state = lock(&self.state);
         let before = lock(&self.maps).outer.generation()?;
         state.adopted = before;
-        let result = read(&self.config.policy).and_then(|policy| self.bring_into_force(&mut state, policy));
+        let result = read(&self.config).and_then(|policy| self.bring_into_force(&mut state, policy));
         let refused = match result {
             Ok(()) => return Ok(()),
             Err(refused) => refused,
@@ -117,7 +122,7 @@ impl Guard {
     pub fn reload_policy(&self, by: Option<Who>) -> Result<Reloaded, Refused> {
         let mut state = lock(&self.state);
         let before = state.policy_ref();
-        let result = read(&self.config.policy).and_then(|policy| self.bring_into_force(&mut state, policy));
+        let result = read(&self.config).and_then(|policy| self.bring_into_force(&mut state, policy));
         match result {
             Ok(()) => {
                 // What waits is judged anew, by what is in force now.
@@ -311,7 +316,7 @@ fn entries(compiled: &Compiled) -> tables::Compiled {
 }
 
 /// Operations that any of these profiles judges.
-pub(super) fn judged(profiles: &[(u32, Profile)]) -> u8 {
+pub(super) fn judged(profiles: &[(u32, Profile)]) -> u64 {
     profiles.iter().fold(0, |judged, (_, profile)| judged | profile.judged)
 }
 

@@ -12,8 +12,10 @@ use super::{Error, Guard, State, lock};
 use crate::{
     api::types::{HoldInfo, HoldState, Time},
     events::activity::{
-        Activity, Actor, AddressRef, Answered, Decided, Event, FileRef, Held, Judged as Said, Object, Outcome,
+        Activity, Actor, AddressRef, Answered, Decided, Event, FileRef, Held, Judged as Said, Object,
+        Outcome, SystemRef,
     },
+    events::system,
     hold::{self, Hold},
     kernel::record::{self, Record},
     session::{
@@ -164,6 +166,7 @@ impl Guard {
                 (Some(first.path.clone()), second.as_ref().map(|file| file.path.clone()), None, None)
             }
             Object::Address(address) => (None, None, Some(address.ip.to_string()), Some(address.port)),
+            Object::System(_) => (None, None, None, None),
         };
         let rule = state.rule(judged.generation, judged.rule);
         let session = actor.session.as_ref();
@@ -205,8 +208,12 @@ fn decided(state: &State, judged: &Judged) -> Decided {
         let ip = Ipv6Addr::from(judged.addr);
         let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
         Object::Address(AddressRef { ip, port: judged.port, protocol: judged.protocol })
+    } else if Op(judged.op).is_system() && judged.first.mode == 0 {
+        let target = (judged.target != 0).then(|| state.processes.by_number(judged.target).info());
+        Object::System(SystemRef { what: system::what(judged), target })
     } else {
-        let two = judged.hook == Hook::PATH_RENAME.0 || judged.hook == Hook::PATH_LINK.0;
+        let two = [Hook::PATH_RENAME, Hook::PATH_LINK, Hook::SB_PIVOTROOT, Hook::MOVE_MOUNT];
+        let two = two.iter().any(|hook| hook.0 == judged.hook);
         Object::File(file(&judged.first, first), two.then(|| file(&judged.second, second)))
     };
     Decided {

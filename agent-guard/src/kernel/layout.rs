@@ -14,7 +14,7 @@ enum Expect {
     Int(&'static [u32]),
     /// A pointer to this structure; empty for any.
     Pointer(&'static str),
-    /// This structure.
+    /// This structure; empty for any.
     Struct(&'static str),
     /// A `list_head`, or a pointer to this structure.
     List(&'static str),
@@ -64,8 +64,14 @@ fields! {
     task_nsproxy: "task_struct" "nsproxy" => Pointer("nsproxy");
     nsproxy_mnt_ns: "nsproxy" "mnt_ns" => Pointer("mnt_namespace");
     mnt_namespace_event: "mnt_namespace" "event" => Int(&[8]);
+    task_thread_status: "task_struct" "thread_info.status" => Int(&[4]);
+    cred_euid: "cred" "euid" => Struct("");
+    cred_egid: "cred" "egid" => Struct("");
+    cred_cap_permitted: "cred" "cap_permitted" => Struct("");
+    user_ns_level: "user_namespace" "level" => Int(&[4]);
     mm_arg_start: "mm_struct" "arg_start" => Int(&[8]);
     mm_arg_end: "mm_struct" "arg_end" => Int(&[8]);
+    bprm_cred: "linux_binprm" "cred" => Pointer("cred");
     bprm_filename: "linux_binprm" "filename" => Pointer("");
     file_f_path: "file" "f_path" | "__f_path" => Struct("path");
     file_f_mode: "file" "f_mode" => Int(&[4]);
@@ -97,6 +103,8 @@ fields! {
     sb_s_mounts: "super_block" "s_mounts" => List("mount");
     sb_s_magic: "super_block" "s_magic" => Int(&[8]);
     proc_inode_pid: "proc_inode" "pid" => Pointer("pid");
+    proc_inode_sysctl_entry: "proc_inode" "sysctl_entry" => Pointer("ctl_table");
+    ctl_table_procname: "ctl_table" "procname" => Pointer("");
     proc_inode_vfs_inode: "proc_inode" "vfs_inode" => Struct("inode");
     iattr_ia_valid: "iattr" "ia_valid" => Int(&[4]);
     socket_sk: "socket" "sk" => Pointer("sock");
@@ -140,7 +148,7 @@ fn fits(shape: &Shape, expect: Expect) -> bool {
     match (shape, expect) {
         (Shape::Int(size), Int(sizes)) => sizes.contains(size),
         (Shape::Pointer(to), Pointer(name)) => name.is_empty() || to == name,
-        (Shape::Struct(of), Struct(name)) => of == name,
+        (Shape::Struct(of), Struct(name)) => name.is_empty() || of == name,
         (Shape::Struct(of), List(_)) => of == LIST,
         (Shape::Pointer(to), List(name)) => to == name,
         (Shape::Bytes, Bytes) => true,
@@ -169,7 +177,7 @@ pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
     }
     let listed =
         |of, path| btf.member(of, path).is_some_and(|place| place.shape == Shape::Struct(LIST.into()));
-    layout.sb_mounts_listed = u32::from(listed("super_block", "s_mounts"));
+    layout.is_s_mounts_list = u32::from(listed("super_block", "s_mounts"));
     arguments(btf, &mut layout)?;
     Ok(layout)
 }

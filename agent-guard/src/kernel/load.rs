@@ -112,7 +112,7 @@ impl Attached {
     /// # Errors
     ///
     /// If the kernel refuses a program: none of those that were missing stays attached then.
-    pub fn require(&self, judged: u8) -> Result<(), Error> {
+    pub fn require(&self, judged: u64) -> Result<(), Error> {
         let needed = self.present.iter().filter(|program| program.needed(judged));
         let missing: Vec<_> = needed.filter(|program| !self.at_work(program)).collect();
         if missing.is_empty() {
@@ -132,7 +132,7 @@ impl Attached {
     /// # Errors
     ///
     /// If a pin can't be removed.
-    pub fn release(&self, judged: u8) -> Result<(), Error> {
+    pub fn release(&self, judged: u64) -> Result<(), Error> {
         let surplus = self.present.iter().filter(|program| !program.needed(judged));
         surplus.map(|program| self.links.join(program.name)).try_for_each(|link| unlink(&link))?;
         drop_others(&self.root, &self.links)

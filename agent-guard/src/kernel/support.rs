@@ -32,36 +32,41 @@ pub struct Program {
     pub enforces: &'static str,
     /// Where this kernel may do without: which other hook sees the same there.
     pub instead: Option<&'static str>,
-    /// The operations on files that it judges. Attached only while the policy says anything but `allow` of one of them;
-    /// always, if it judges none.
+    /// The operations that it judges.
     pub ops: &'static [Op],
+    /// Whether it is attached whatever the policy says; else only while that says anything but `allow` of one of these.
+    pub always: bool,
 }
 
 impl Program {
     /// Whether it judges one of these operations.
     #[must_use]
     pub fn judges(&self, ops: &[Op]) -> bool {
-        let connects = [Hook::SOCKET_CONNECT.name(), Hook::SOCKET_SENDMSG.name()].contains(&self.name);
-        ops.iter().any(|op| self.ops.contains(op) || (connects && *op == Op::CONNECT))
+        ops.iter().any(|op| self.ops.contains(op))
     }
 
     /// Whether it must be attached for a policy that judges these operations: bits by their numbers.
     #[must_use]
-    pub fn needed(&self, judged: u8) -> bool {
-        self.ops.is_empty() || self.ops.iter().any(|op| judged >> (op.0 & 7) & 1 != 0)
+    pub fn needed(&self, judged: u64) -> bool {
+        self.always || self.ops.iter().any(|op| judged & op.mask() != 0)
     }
 }
 
 const fn lsm(hook: Hook, enforces: &'static str) -> Program {
-    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops: &[] }
+    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops: &[], always: true }
 }
 
-const fn file(hook: Hook, ops: &'static [Op], enforces: &'static str) -> Program {
-    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops }
+const fn hook(hook: Hook, ops: &'static [Op], enforces: &'static str) -> Program {
+    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops, always: false }
+}
+
+/// One that keeps the guard from sessions, too.
+const fn guard(hook: Hook, ops: &'static [Op], enforces: &'static str) -> Program {
+    Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops, always: true }
 }
 
 const fn tracepoint(name: &'static str, enforces: &'static str) -> Program {
-    Program { name, kind: Kind::Tracepoint, enforces, instead: None, ops: &[] }
+    Program { name, kind: Kind::Tracepoint, enforces, instead: None, ops: &[], always: true }
 }
 
 impl Program {
@@ -83,50 +88,104 @@ pub const PROGRAMS: &[Program] = &[
         enforces: "what the policy names, as the hooks see it",
         instead: None,
         ops: &[],
+        always: true,
     },
-    file(Hook::PATH_UNLINK, &[Op::DELETE], "delete: files"),
-    file(Hook::PATH_RMDIR, &[Op::DELETE], "delete: directories"),
-    file(
+    hook(Hook::PATH_UNLINK, &[Op::DELETE], "delete: files"),
+    hook(Hook::PATH_RMDIR, &[Op::DELETE], "delete: directories"),
+    hook(
         Hook::PATH_RENAME,
         &[Op::RENAME, Op::CREATE, Op::DELETE],
         "rename, create and delete: renames, both sides",
     ),
-    file(Hook::PATH_TRUNCATE, &[Op::WRITE], "write: truncate"),
-    file(Hook::FILE_TRUNCATE, &[Op::WRITE], "write: truncate through a descriptor").or("path_truncate"),
-    file(
+    hook(Hook::PATH_TRUNCATE, &[Op::WRITE], "write: truncate"),
+    hook(Hook::FILE_TRUNCATE, &[Op::WRITE], "write: truncate through a descriptor").or("path_truncate"),
+    hook(
         Hook::FILE_OPEN,
-        &[Op::READ, Op::WRITE, Op::CREATE, Op::EXECUTE],
-        "read, write and execute: opening; create: files without a name",
+        &[Op::READ, Op::WRITE, Op::CREATE, Op::EXECUTE, Op::RAW_DISK, Op::CGROUPS, Op::SYSCTL, Op::HELPERS],
+        "read, write and execute: opening; create: files without a name; raw_disk, cgroups, sysctl, helpers: opening theirs",
     ),
-    file(Hook::FILE_RECEIVE, &[Op::READ, Op::WRITE], "read and write: descriptors from elsewhere"),
-    file(Hook::MMAP_FILE, &[Op::EXECUTE], "execute: mapping as code"),
-    file(Hook::FILE_MPROTECT, &[Op::EXECUTE], "execute: turning what is mapped into code"),
-    file(Hook::PATH_MKNOD, MADE, "create: files, nodes, sockets"),
-    file(Hook::PATH_MKDIR, &[Op::CREATE], "create: directories"),
-    file(Hook::PATH_SYMLINK, &[Op::CREATE], "create: symbolic links"),
-    file(
+    hook(
+        Hook::FILE_RECEIVE,
+        &[Op::READ, Op::WRITE, Op::RAW_DISK, Op::CGROUPS, Op::SYSCTL, Op::HELPERS],
+        "read and write, and what else opening is: descriptors from elsewhere",
+    ),
+    hook(Hook::MMAP_FILE, &[Op::EXECUTE], "execute: mapping as code"),
+    hook(Hook::FILE_MPROTECT, &[Op::EXECUTE], "execute: turning what is mapped into code"),
+    hook(Hook::PATH_MKNOD, MADE, "create: files, nodes, sockets"),
+    hook(Hook::PATH_MKDIR, &[Op::CREATE], "create: directories"),
+    hook(Hook::PATH_SYMLINK, &[Op::CREATE], "create: symbolic links"),
+    hook(
         Hook::PATH_LINK,
         &[Op::CREATE, Op::WRITE, Op::READ],
         "create: hard links; read and write: what they are of",
     ),
-    file(Hook::PATH_CHMOD, &[Op::METADATA], "metadata: mode"),
-    file(Hook::PATH_CHOWN, &[Op::METADATA], "metadata: owner"),
-    file(Hook::INODE_SETATTR, &[Op::METADATA], "metadata: times"),
-    file(Hook::INODE_SETXATTR, &[Op::METADATA], "metadata: extended attributes"),
-    file(Hook::INODE_REMOVEXATTR, &[Op::METADATA], "metadata: extended attributes, removed"),
-    file(Hook::INODE_SET_ACL, &[Op::METADATA], "metadata: access control lists").or("inode_setxattr"),
-    file(Hook::INODE_REMOVE_ACL, &[Op::METADATA], "metadata: access control lists, removed")
+    hook(Hook::PATH_CHMOD, &[Op::METADATA], "metadata: mode"),
+    hook(Hook::PATH_CHOWN, &[Op::METADATA], "metadata: owner"),
+    hook(Hook::INODE_SETATTR, &[Op::METADATA], "metadata: times"),
+    hook(Hook::INODE_SETXATTR, &[Op::METADATA], "metadata: extended attributes"),
+    hook(Hook::INODE_REMOVEXATTR, &[Op::METADATA], "metadata: extended attributes, removed"),
+    hook(Hook::INODE_SET_ACL, &[Op::METADATA], "metadata: access control lists").or("inode_setxattr"),
+    hook(Hook::INODE_REMOVE_ACL, &[Op::METADATA], "metadata: access control lists, removed")
         .or("inode_removexattr"),
-    file(Hook::INODE_FILE_SETATTR, &[Op::METADATA], "metadata: flags").or("file_ioctl"),
-    file(Hook::FILE_IOCTL, &[Op::METADATA, Op::WRITE], "metadata: flags; write: what else ioctls do"),
-    file(
+    hook(Hook::INODE_FILE_SETATTR, &[Op::METADATA], "metadata: flags").or("file_ioctl"),
+    hook(Hook::FILE_IOCTL, &[Op::METADATA, Op::WRITE], "metadata: flags; write: what else ioctls do"),
+    hook(
         Hook::FILE_IOCTL_COMPAT,
         &[Op::METADATA, Op::WRITE],
         "metadata: flags; write: what else ioctls do, by 32-bit calls",
     )
     .or("file_ioctl"),
-    lsm(Hook::SOCKET_CONNECT, "connect: IPv4 and IPv6"),
-    lsm(Hook::SOCKET_SENDMSG, "connect: messages sent to an address"),
+    hook(Hook::SOCKET_CONNECT, &[Op::CONNECT], "connect: IPv4 and IPv6"),
+    hook(Hook::SOCKET_SENDMSG, &[Op::CONNECT], "connect: messages sent to an address"),
+    hook(
+        Hook::CAPABLE,
+        &[
+            Op::CAPABILITY,
+            Op::MOUNT,
+            Op::NAMESPACES,
+            Op::MODULES,
+            Op::BPF,
+            Op::PERF,
+            Op::KEXEC,
+            Op::REBOOT,
+            Op::CLOCK,
+            Op::SWAP,
+            Op::HOSTNAME,
+            Op::RAW_DISK,
+            Op::RAW_NETWORK,
+            Op::PTRACE,
+            Op::SIGNAL,
+        ],
+        "capabilities, and operations on the system that need one",
+    ),
+    hook(Hook::SB_MOUNT, &[Op::MOUNT], "mount: mounting, mounting anew, binding"),
+    hook(Hook::SB_UMOUNT, &[Op::MOUNT], "mount: unmounting"),
+    hook(Hook::SB_PIVOTROOT, &[Op::MOUNT], "mount: another root directory"),
+    hook(Hook::MOVE_MOUNT, &[Op::MOUNT], "mount: moving, and what the new calls have made"),
+    hook(Hook::USERNS_CREATE, &[Op::NAMESPACES], "namespaces: of users, without a capability"),
+    guard(Hook::BPF, &[Op::BPF], "bpf; the guard's programs and maps can't be reached by number or name"),
+    hook(Hook::PERF_EVENT_OPEN, &[Op::PERF], "perf"),
+    hook(Hook::SETTIME, &[Op::CLOCK], "clock: setting it"),
+    hook(Hook::SOCKET_CREATE, &[Op::RAW_NETWORK], "raw_network: raw and packet sockets"),
+    hook(Hook::BPRM_CREDS_FROM_FILE, &[Op::SETUID], "setuid: programs that give more rights"),
+    hook(Hook::KEY_ALLOC, &[Op::KEYRINGS], "keyrings: new keys"),
+    hook(Hook::KEY_PERMISSION, &[Op::KEYRINGS], "keyrings: using keys"),
+    hook(Hook::KERNEL_MODULE_REQUEST, &[Op::MODULES], "modules: asking for what needs one"),
+    guard(
+        Hook::PTRACE_ACCESS_CHECK,
+        &[Op::PTRACE],
+        "ptrace: tracing, reading and writing processes, taking descriptors; the guard is nobody's",
+    ),
+    guard(Hook::TASK_KILL, &[Op::SIGNAL], "signal: to processes outside the session; the guard gets none"),
+    guard(Hook::TASK_SETNICE, &[Op::PRIORITY], "priority: of others; the guard's stays"),
+    guard(
+        Hook::TASK_SETIOPRIO,
+        &[Op::PRIORITY],
+        "priority: of input and output of others; the guard's stays",
+    ),
+    guard(Hook::TASK_SETSCHEDULER, &[Op::PRIORITY], "priority: how others are scheduled; the guard's stays"),
+    guard(Hook::TASK_SETRLIMIT, &[Op::PRIORITY], "priority: limits of others; the guard's stay"),
+    guard(Hook::TASK_MOVEMEMORY, &[Op::PRIORITY], "priority: where memory of others is; the guard's stays"),
     tracepoint("sched_process_fork", "who started whom"),
     tracepoint("sched_process_exec", "which program"),
     tracepoint("sched_process_exit", "when it ended"),

@@ -13,14 +13,15 @@ use super::{
     parse::{Keys, Report, Value},
     paths,
     source::Source,
+    system::System,
 };
 
 const TOP: Keys =
     Keys { place: "the policy", known: &["version", "critical", "profile"], later: &["enroll"] };
 const PROFILE: Keys = Keys {
     place: "a profile",
-    known: &["mode", "files", "network"],
-    later: &["ttl", "exec", "system", "limit", "approval", "backup", "persistence"],
+    known: &["mode", "files", "network", "system"],
+    later: &["ttl", "exec", "limit", "approval", "backup", "persistence"],
 };
 const FILES: Keys = Keys { place: "`files`", known: &["scope", "outside", "rule"], later: &[] };
 const RULE: Keys = Keys { place: "a rule", known: &["path", "ops", "verdict", "reason"], later: &[] };
@@ -61,6 +62,7 @@ pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
     }
     Ok(Policy {
         critical,
+        own: Vec::new(),
         profiles: profiles.into_values().collect(),
         files: sources.iter().map(|source| source.name.clone()).collect(),
         digest: digest(sources),
@@ -77,8 +79,9 @@ fn digest(sources: &[Source]) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-struct Checker<'a> {
-    report: Report<'a>,
+/// Reads one source.
+pub(super) struct Checker<'a> {
+    pub(super) report: Report<'a>,
 }
 
 impl Checker<'_> {
@@ -137,6 +140,7 @@ impl Checker<'_> {
             rules: Vec::new(),
             connect: Verdict::DENY,
             network: Vec::new(),
+            system: System::default(),
             origin: self.report.origin(span),
         };
         if let Some(files) = table.get("files").and_then(|value| self.report.table(value, "`files`")) {
@@ -144,6 +148,9 @@ impl Checker<'_> {
         }
         if let Some(network) = table.get("network").and_then(|value| self.report.table(value, "`network`")) {
             self.network(network, &mut profile);
+        }
+        if let Some(system) = table.get("system").and_then(|value| self.report.table(value, "`system`")) {
+            self.system(system, &mut profile);
         }
         Some(profile)
     }
@@ -271,7 +278,7 @@ impl Checker<'_> {
         Some(path)
     }
 
-    fn verdict(&mut self, value: &Value<'_>) -> Option<Verdict> {
+    pub(super) fn verdict(&mut self, value: &Value<'_>) -> Option<Verdict> {
         let text = self.report.string(value, "a verdict")?;
         let verdict = Verdict::from_name(text);
         if verdict.is_none() {

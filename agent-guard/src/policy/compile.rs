@@ -21,7 +21,7 @@ use super::{
     model::{self, Mode, Policy},
     network,
     resolve::{Binding, Key, Owner, Resolved},
-    rules,
+    rules, system,
     tables::Compiled,
 };
 
@@ -35,7 +35,8 @@ pub(super) fn compile(
     assigned: &BTreeMap<String, u32>,
     key: [u64; 2],
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let Resolved { policy, mut bindings, shared, warnings } = resolved;
+    let Resolved { policy, mut bindings, shared, mut warnings } = resolved;
+    warnings.extend(system::warnings(policy));
     let indexes = indexes(policy, assigned)?;
     let networks = network::compile(policy, &indexes)?;
     let profiles = policy.profiles.iter().zip(&indexes);
@@ -68,15 +69,18 @@ pub(super) fn compile(
 fn entry(policy: &Policy, profile: &model::Profile) -> Profile {
     let report = if profile.mode == Mode::Report { Profile::REPORT_ONLY } else { 0 };
     let outside = Op::FILE.into_iter().map(|op| (op, profile.outside.get(op)));
-    let rules = policy.critical.iter().chain(&profile.rules);
+    let rules = policy.critical.iter().chain(&policy.own).chain(&profile.rules);
     let rules = rules.flat_map(|rule| rule.ops.iter().map(|&op| (op, rule.verdict)));
     let judged = outside.chain(rules).filter(|(_, verdict)| *verdict != Verdict::ALLOW);
+    let always = Op::CONNECT.mask() | profile.system.judged();
     Profile {
         flags: Profile::PRESENT | report,
         connect: profile.connect.0,
-        judged: judged.fold(0, |judged, (op, _)| judged | 1 << (op.0 & 7)),
-        pad: [0; 2],
+        pad: [0; 3],
+        judged: judged.fold(always, |judged, (op, _)| judged | op.mask()),
+        capabilities: profile.system.capabilities,
         outside: profile.outside.bytes(),
+        system: profile.system.bytes(),
     }
 }
 

@@ -45,7 +45,9 @@ mod net;
 mod network;
 mod parse;
 mod paths;
+mod protected;
 mod resolve;
+mod system;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -57,10 +59,12 @@ pub use explain::{Explanation, explain_connect, explain_path};
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
 pub use model::{Origin, PathPattern, Policy};
+pub use protected::Own;
 pub use rules::{RuleInfo, RuleKind};
 pub use session::{Changes, SessionPaths};
 pub use source::Source;
 pub use summary::PolicySummary;
+pub use system::System;
 pub use tables::{Compiled, View};
 
 /// The key of names in tables that nobody judges by but this process: secret from nobody.

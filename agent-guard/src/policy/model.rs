@@ -5,6 +5,8 @@ use std::{fmt, net::IpAddr};
 use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
 
+use super::system::System;
+
 /// Where something stands in the policy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Origin {
@@ -27,6 +29,8 @@ impl fmt::Display for Origin {
 pub struct Policy {
     /// `[[critical]]`, in the order of the sources.
     pub critical: Vec<FileRule>,
+    /// The guard's own files: as critical, whatever the sources say.
+    pub own: Vec<FileRule>,
     /// `[profile.NAME]`, by name.
     pub profiles: Vec<Profile>,
     /// Names of the sources.
@@ -169,6 +173,8 @@ pub struct Profile {
     pub connect: Verdict,
     /// `network.allow`.
     pub network: Vec<NetRule>,
+    /// `system`.
+    pub system: System,
     /// Where its name stands first.
     pub origin: Origin,
 }

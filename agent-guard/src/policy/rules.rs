@@ -14,6 +14,8 @@ pub enum RuleKind {
     Rule,
     /// `network.allow`.
     Network,
+    /// The guard's own files.
+    Guard,
 }
 
 /// A rule, as people and events see it.
@@ -42,7 +44,7 @@ pub struct RuleInfo {
 }
 
 /// All rules of a policy in the order of their numbers: critical ones, then files, then networks, each
-/// by profile.
+/// by profile; and at last those of the guard itself.
 pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
     let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
     let files = policy.profiles.iter().flat_map(|profile| {
@@ -52,7 +54,8 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .profiles
         .iter()
         .flat_map(|profile| profile.network.iter().map(|rule| net_rule(&profile.name, rule)));
-    let mut rules: Vec<_> = critical.chain(files).chain(networks).collect();
+    let own = policy.own.iter().map(|rule| file_rule(RuleKind::Guard, None, rule));
+    let mut rules: Vec<_> = critical.chain(files).chain(networks).chain(own).collect();
     for (number, rule) in (1..).zip(&mut rules) {
         rule.number = number;
     }
@@ -76,6 +79,10 @@ impl Numbers {
 
     pub(super) fn networks(policy: &Policy) -> Self {
         Self::files(policy).after(policy.profiles.iter().map(|profile| profile.rules.len()).sum())
+    }
+
+    pub(super) fn own(policy: &Policy) -> Self {
+        Self::networks(policy).after(policy.profiles.iter().map(|profile| profile.network.len()).sum())
     }
 
     /// The numbers after that many.

@@ -1,6 +1,6 @@
 //! What `policy show` shows.
 
-use agent_guard_common::Op;
+use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -19,6 +19,8 @@ pub struct PolicySummary {
     pub critical: Vec<RuleInfo>,
     /// The profiles, by name.
     pub profiles: Vec<ProfileSummary>,
+    /// The guard's own files.
+    pub own: Vec<RuleInfo>,
     /// What needs no rule.
     pub builtin: Vec<String>,
 }
@@ -40,6 +42,10 @@ pub struct ProfileSummary {
     pub connect: String,
     /// `network.allow`.
     pub network: Vec<RuleInfo>,
+    /// `system`, in the order of the operations.
+    pub system: Vec<OutsideSummary>,
+    /// `system.capabilities`.
+    pub capabilities: Vec<String>,
     /// Where its name stands first.
     pub origin: Origin,
 }
@@ -86,10 +92,12 @@ impl PolicySummary {
             name: profile.name.clone(),
             mode: profile.mode,
             scope: scope(profile),
-            outside: outside(profile),
+            outside: verdicts(Op::FILE, |op| profile.outside.get(op)),
             rules: pick(RuleKind::Rule, Some(&profile.name)),
             connect: profile.connect.name().to_owned(),
             network: pick(RuleKind::Network, Some(&profile.name)),
+            system: verdicts(Op::SYSTEM, |op| profile.system.get(op)),
+            capabilities: profile.system.capability_names(),
             origin: profile.origin.clone(),
         };
         Self {
@@ -97,6 +105,7 @@ impl PolicySummary {
             files: policy.files.clone(),
             critical: pick(RuleKind::Critical, None),
             profiles: policy.profiles.iter().map(profile).collect(),
+            own: pick(RuleKind::Guard, None),
             builtin: BUILTIN.iter().map(|&text| text.to_owned()).collect(),
         }
     }
@@ -107,12 +116,8 @@ fn scope(profile: &Profile) -> Vec<ScopeSummary> {
     entries.map(|entry| ScopeSummary { path: entry.path.to_string(), origin: entry.origin.clone() }).collect()
 }
 
-fn outside(profile: &Profile) -> Vec<OutsideSummary> {
-    Op::FILE
-        .into_iter()
-        .map(|op| OutsideSummary {
-            op: op.name().to_owned(),
-            verdict: profile.outside.get(op).name().to_owned(),
-        })
+fn verdicts<const N: usize>(ops: [Op; N], verdict: impl Fn(Op) -> Verdict) -> Vec<OutsideSummary> {
+    ops.into_iter()
+        .map(|op| OutsideSummary { op: op.name().to_owned(), verdict: verdict(op).name().to_owned() })
         .collect()
 }

@@ -147,6 +147,25 @@ impl Processes {
         }
     }
 
+    /// A process of which only the number is known: what is known of it, else what `/proc` says now.
+    #[must_use]
+    pub fn by_number(&self, pid: u32) -> Process {
+        if let Some(known) = self.all.get(&pid).filter(|process| !process.ended) {
+            return known.clone();
+        }
+        let stat = proc::stat(pid).ok();
+        Process {
+            pid,
+            start: stat.as_ref().map_or(0, |stat| proc::nanoseconds(stat.start)),
+            ppid: stat.map_or(0, |stat| stat.ppid),
+            session: 0,
+            uid: proc::ids(pid).map_or(0, |(uid, _)| uid),
+            exe: proc::exe(pid).unwrap_or_default(),
+            cmd_line: proc::cmd_line(pid).unwrap_or_default(),
+            ended: false,
+        }
+    }
+
     /// Its parents within the session, the nearest first.
     #[must_use]
     pub fn parents(&self, process: &Process) -> Vec<Process> {

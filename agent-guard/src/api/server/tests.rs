@@ -139,6 +139,8 @@ impl Backend for Full {
             scope: vec![],
             outside: BTreeMap::new(),
             connect: "deny".into(),
+            system: BTreeMap::default(),
+            capabilities: Vec::new(),
         };
         Ok(PolicyView {
             generation: 3,

@@ -46,6 +46,10 @@ pub struct ProfileView {
     pub outside: BTreeMap<String, String>,
     /// Verdict of connections that no rule names.
     pub connect: String,
+    /// Verdict of each operation on the system.
+    pub system: BTreeMap<String, String>,
+    /// Capabilities that it may use; `*` for all.
+    pub capabilities: Vec<String>,
 }
 
 /// `GET /v1/policy`: what is in force.

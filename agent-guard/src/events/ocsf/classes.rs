@@ -1,11 +1,11 @@
 //! Which class and activity each event is, how severe it is, and what the class asks for.
 
-use agent_guard_common::{Fault, Op, Source, Verdict};
+use agent_guard_common::{Fault, Op, Source, Verdict, event::Hook};
 use serde_json::{Map, Value, json};
 
 use super::{objects, unmapped};
 use crate::events::activity::{
-    Activity, Actor, Answered, Decided, Event, Held, Judged, Object, Outcome, PolicyRef,
+    Activity, Actor, Answered, Decided, Event, Held, Judged, Object, Outcome, PolicyRef, SystemRef,
 };
 
 /// How an event is classified.
@@ -39,6 +39,7 @@ impl Class {
     pub(super) const fn name(self) -> &'static str {
         match self.class {
             1001 => "File System Activity",
+            1003 => "Kernel Activity",
             1007 => "Process Activity",
             2004 => "Detection Finding",
             3002 => "Authentication",
@@ -175,9 +176,16 @@ fn of_judged(judged: &Judged) -> Class {
     let decided = &judged.decision;
     let (class, activity, name) = match (decided.operation, &decided.object) {
         (Op::CONNECT, _) | (_, Object::Address(_)) => (4001, 1, "Open"),
+        (Op::SIGNAL, Object::System(SystemRef { target: Some(_), .. })) => (1007, 2, "Terminate"),
+        (Op::PTRACE, Object::System(SystemRef { target: Some(_), .. })) => (1007, 4, "Inject"),
+        (Op::PRIORITY, Object::System(SystemRef { target: Some(_), .. })) => (1007, 99, "Set Priority"),
+        (Op::SETUID, Object::File(..)) => (1007, 5, "Set User ID"),
+        (Op::MOUNT, Object::File(..)) if decided.hook == Hook::SB_UMOUNT => (1001, 13, "Unmount"),
+        (Op::MOUNT, Object::File(..)) => (1001, 12, "Mount"),
+        (_, Object::System(_)) => (1003, 4, "Invoke"),
         (Op::READ, _) => (1001, 2, "Read"),
         (Op::EXECUTE, _) => (1001, 14, "Open"),
-        (Op::WRITE, _) => (1001, 3, "Update"),
+        (Op::WRITE | Op::RAW_DISK | Op::CGROUPS | Op::SYSCTL | Op::HELPERS, _) => (1001, 3, "Update"),
         (Op::CREATE, _) => (1001, 1, "Create"),
         (Op::DELETE, _) => (1001, 4, "Delete"),
         (Op::RENAME, _) => (1001, 5, "Rename"),
@@ -301,6 +309,11 @@ fn fill_judged(judged: &Judged, profile: Option<&str>, put: &mut impl FnMut(&str
             put("dst_endpoint", objects::endpoint(address));
             put("connection_info", objects::connection(address));
         }
+        Object::System(SystemRef { target: Some(target), .. }) => put("process", objects::process(target)),
+        Object::System(_) => put("kernel", objects::kernel(judged.decision.operation.name())),
+    }
+    if judged.decision.operation == Op::SETUID {
+        put("process", objects::process(&judged.actor.process));
     }
 }
 

@@ -196,8 +196,16 @@ pub(super) fn evidence(who: &Actor, object: &Object) -> Value {
             out.insert("dst_endpoint".to_owned(), endpoint(about));
             out.insert("connection_info".to_owned(), connection(about));
         }
+        Object::System(about) => {
+            out.insert("process".to_owned(), about.target.as_ref().map_or(Value::Null, process));
+        }
     }
     Value::Object(out)
+}
+
+/// Something of the kernel that is used.
+pub(super) fn kernel(name: &str) -> Value {
+    json!({ "name": name, "type_id": 2, "type": "System Call" })
 }
 
 /// The rule that asks.

@@ -4,7 +4,7 @@ use agent_guard_common::{Fault, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::objects::name_of;
-use crate::events::activity::{Activity, Actor, Decided, EventsLost, Object, Outcome, SessionRef};
+use crate::events::activity::{Activity, Actor, Decided, EventsLost, Object, Outcome, SessionRef, SystemRef};
 
 /// The session an event is of.
 pub(super) fn session(activity: &Activity) -> Option<&SessionRef> {
@@ -157,6 +157,10 @@ fn decided(decided: &Decided, put: &mut impl FnMut(&str, Value)) {
         }
         put("target_path", json!(target.as_ref().map(|target| target.path.clone())));
     }
+    if let Object::System(system) = &decided.object {
+        put("what", json!(system.what));
+        put("target_pid", json!(system.target.as_ref().map(|target| target.pid)));
+    }
 }
 
 /// What was tried, for people: `delete /srv/prod/db`.
@@ -167,6 +171,11 @@ pub(super) fn attempt(decided: &Decided) -> String {
         Object::File(file, None) => format!("{operation} {}", file.path),
         Object::Address(address) => {
             format!("{operation} {}", std::net::SocketAddr::new(address.ip, address.port))
+        }
+        Object::System(SystemRef { what, target }) => {
+            let target = target.as_ref().map(|target| format!("to {}({})", name_of(&target.exe), target.pid));
+            let words = [Some(operation.to_owned()), Some(what.clone()), target];
+            words.into_iter().flatten().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
         }
     }
 }

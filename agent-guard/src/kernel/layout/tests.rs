@@ -165,9 +165,12 @@ fn resolved(data: &[u8]) -> Result<KernelLayout, Error> {
 #[test]
 fn every_field_is_in_the_table() {
     let names: Vec<_> = FIELDS.iter().map(|field| field.name).collect();
-    // Places of arguments are no members.
-    let members: Vec<_> =
-        KernelLayout::NAMES.iter().filter(|name| !name.starts_with("arg_")).copied().collect();
+    // Places of arguments are no members, and neither are answers to yes-or-no questions.
+    let members: Vec<_> = KernelLayout::NAMES
+        .iter()
+        .filter(|name| !name.starts_with("arg_") && !name.starts_with("is_"))
+        .copied()
+        .collect();
     assert_eq!(names, members);
 }
 
@@ -188,6 +191,8 @@ fn no_field_stays_absent() {
         }
         let with_id_map = sample.series != "6.1";
         assert_eq!(layout.arg_setattr_dentry, u32::from(with_id_map), "{}", sample.series);
+        let listed = ["6.1", "6.12"].contains(&sample.series);
+        assert_eq!(layout.is_s_mounts_list, u32::from(listed), "{}", sample.series);
     }
 }
 

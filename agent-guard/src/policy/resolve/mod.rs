@@ -197,7 +197,7 @@ fn subjects(policy: &Policy) -> impl Iterator<Item = Subject<'_>> {
     };
     let critical =
         (1..).zip(&policy.critical).map(move |(number, entry)| rule(Owner::Critical, number, entry));
-    let mut numbers = Numbers::files(policy);
+    let (mut numbers, mut own) = (Numbers::files(policy), Numbers::own(policy));
     let profiles = policy.profiles.iter().enumerate().flat_map(move |(at, profile)| {
         let owner = Owner::Profile(at);
         let scope = profile.scope.iter();
@@ -206,7 +206,8 @@ fn subjects(policy: &Policy) -> impl Iterator<Item = Subject<'_>> {
         let rules: Vec<_> = profile.rules.iter().map(|entry| rule(owner, numbers.take(), entry)).collect();
         scope.chain(rules)
     });
-    critical.chain(profiles)
+    let own = policy.own.iter().map(move |entry| rule(Owner::Critical, own.take(), entry));
+    critical.chain(profiles).chain(own)
 }
 
 /// Number of components.

@@ -175,6 +175,10 @@ fn policy(rules: usize) -> Vec<(String, String)> {
         places::SCOPE,
         workloads::TOOLCHAIN
     ));
+    // A package installation needs what a session usually may not.
+    let ops = agent_guard_common::Op::SYSTEM.iter().map(|op| format!("{} = \"allow\"\n", op.name()));
+    let ops: String = ops.collect();
+    text.push_str(&format!("[profile.{PROFILE}.system]\ncapabilities = [\"*\"]\n{ops}"));
     text.push_str(&format!("[profile.{PROFILE}.network]\nallow = [\"localhost\"]\n"));
     for number in 0..rules.min(OF_PROFILE) {
         text.push_str(&format!("[[profile.{PROFILE}.files.rule]]\n{}", deny(&places::ruled(number))));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::Scenario;
-use crate::fixture::guard::{CHANGES, cli, json, pins, rule};
+use crate::fixture::guard::{CHANGES, cli, free_system, json, pins, rule};
 use crate::fixture::process::run;
 use crate::fixture::world::{WORK, exists};
 use crate::fixture::{Finished, PROFILE, SOON, Server, World, attack, contains, number, same, until};
@@ -64,7 +64,7 @@ impl Drop for Service {
 
 fn own_policy(rest: &str) -> String {
     let text = format!("version = 1\n\n[profile.{PROFILE}.files]\nscope = [\"{WORK}\", \"/tmp\"]\n\n");
-    (text + &rule("/srv/prod", CHANGES, "deny") + rest)
+    (text + &free_system(PROFILE) + &rule("/srv/prod", CHANGES, "deny") + rest)
         .replace(&format!("profile.{PROFILE}."), &format!("profile.{OWN}."))
 }
 

@@ -6,7 +6,7 @@ use agent_guard_common::event::Hook;
 use anyhow::{Context, Result};
 
 use crate::Scenario;
-use crate::fixture::guard::{CHANGES, json, policy, rule};
+use crate::fixture::guard::{CHANGES, json, rule, strict_policy_of};
 use crate::fixture::{Guard, World, list, number, same, text, world};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
@@ -17,7 +17,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
 
 fn verifier_load() -> Result<()> {
     let _world = World::new()?;
-    let guard = Guard::start(&policy(&rule(world::PROD, CHANGES, "deny")))?;
+    let guard = Guard::start(&strict_policy_of(world::WORK, &rule(world::PROD, CHANGES, "deny")))?;
     let status = json(&["status"])?;
     let mut hooks: BTreeMap<String, String> = BTreeMap::new();
     for hook in list(&status, "/hooks")? {

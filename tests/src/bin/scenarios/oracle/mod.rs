@@ -19,7 +19,7 @@ use agent_guard::policy::{self, Filesystem, Policy, SessionPaths, Source, sessio
 use anyhow::{Context, Result, bail};
 
 use crate::Scenario;
-use crate::fixture::guard::PROGRAM;
+use crate::fixture::guard::{PROGRAM, free_system};
 use crate::fixture::{Guard, Server, attack, same, world};
 use asks::{Attempt, FREE};
 use real::{Both, Disks, Variables};
@@ -111,7 +111,7 @@ fn inside(directory: &Path) -> Result<Server> {
 
 /// The policy of a case, and what programs and attempts need.
 fn policy_of(case: &Case) -> String {
-    let mut text = case.policy();
+    let mut text = case.policy() + &free_system(PROFILE);
     let mut rule = |path: &str, ops: &[&str]| {
         text += &format!(
             "[[profile.{PROFILE}.files.rule]]\npath = {path:?}\nops = {ops:?}\nverdict = \"allow\"\n"

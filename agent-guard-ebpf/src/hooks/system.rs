@@ -1,0 +1,127 @@
+//! The system: operations with hooks of their own. What has none comes by [`super::capable`].
+
+use agent_guard_common::{Op, Source, Verdict, decide::Decision, event::Hook};
+use aya_ebpf::{macros::lsm, programs::LsmContext};
+
+use crate::{
+    enforce::{enforce, enforce_more},
+    judge::{Call, Judgement, More},
+    kernel::{Bprm, File},
+    tag::Subject,
+};
+
+/// `AF_UNIX`, `AF_NETLINK`, `AF_PACKET`, `AF_XDP` (`include/linux/socket.h`).
+const AF_UNIX: u32 = 1;
+const AF_NETLINK: u32 = 16;
+const AF_PACKET: u32 = 17;
+const AF_XDP: u32 = 44;
+/// `SOCK_RAW`, `SOCK_PACKET` (`include/linux/net.h`).
+const SOCK_RAW: u32 = 3;
+const SOCK_PACKET: u32 = 10;
+
+/// One operation on nothing that has a name. `restarts` where what the hook returns reaches the system call.
+#[inline(always)]
+fn act<const HOOK: u8>(subject: Subject, op: Op, detail: u32, restarts: bool) -> i32 {
+    let mut call = Call::new(subject, Hook(HOOK), op);
+    call.asked.detail = detail;
+    call.asked.restarts = u32::from(restarts);
+    let judgement = call.system(op);
+    enforce(call, judgement)
+}
+
+// int userns_create(const struct cred *cred)
+#[lsm(hook = "userns_create")]
+pub fn userns_create(_ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    act::<{ Hook::USERNS_CREATE.0 }>(subject, Op::NAMESPACES, 0, true)
+}
+
+/// Commands of `bpf(2)` that reach what others have made, by name or number: the guard's own programs and maps, too
+/// (`enum bpf_cmd`: `BPF_OBJ_GET`, `PROG_DETACH`, `PROG_GET_FD_BY_ID`, `MAP_GET_FD_BY_ID`, `LINK_GET_FD_BY_ID`).
+const fn reaches_others(command: u32) -> bool {
+    matches!(command, 7 | 9 | 13 | 14 | 30)
+}
+
+// int bpf(int cmd, union bpf_attr *attr, unsigned int size), with a fourth argument from 6.16 on
+#[lsm(hook = "bpf")]
+pub fn bpf(ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    let command: u32 = ctx.arg(0);
+    let mut call = Call::new(subject, Hook::BPF, Op::BPF);
+    call.asked.detail = command;
+    let judgement = if reaches_others(command) {
+        Judgement::decided(Decision::new(Verdict::DENY, Source::GUARD, 0))
+    } else {
+        call.system(Op::BPF)
+    };
+    enforce(call, judgement)
+}
+
+// int perf_event_open(struct perf_event_attr *attr, int type), without the first from 6.14 on
+#[lsm(hook = "perf_event_open")]
+pub fn perf_event_open(_ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    act::<{ Hook::PERF_EVENT_OPEN.0 }>(subject, Op::PERF, 0, true)
+}
+
+// int settime(const struct timespec64 *ts, const struct timezone *tz)
+// What an answer is about is when: the clock can be set to another time after it. So a hold is denied.
+#[lsm(hook = "settime")]
+pub fn settime(_ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    act::<{ Hook::SETTIME.0 }>(subject, Op::CLOCK, 0, false)
+}
+
+// int socket_create(int family, int type, int protocol, int kern)
+#[lsm(hook = "socket_create")]
+pub fn socket_create(ctx: LsmContext) -> i32 {
+    let (family, kind, kernel) = (ctx.arg::<u32>(0), ctx.arg::<u32>(1), ctx.arg::<u32>(3));
+    let raw = kind == SOCK_RAW && family != AF_NETLINK && family != AF_UNIX;
+    if kernel != 0 || (!raw && kind != SOCK_PACKET && family != AF_PACKET && family != AF_XDP) {
+        return 0;
+    }
+    let Some(subject) = Subject::current() else { return 0 };
+    let mut call = Call::new(subject, Hook::SOCKET_CREATE, Op::RAW_NETWORK);
+    call.asked.detail = family;
+    call.asked.protocol = ctx.arg::<u32>(2) as u16;
+    let arguments = u64::from(kind) << 32 | u64::from(ctx.arg::<u32>(2));
+    let judgement = call.system(Op::RAW_NETWORK);
+    enforce_more(call, judgement, More { arguments, ..More::NONE })
+}
+
+// int bprm_creds_from_file(struct linux_binprm *bprm, struct file *file)
+// Behind the capability LSM, which has worked out what the program gets. The old program is still whole.
+#[lsm(hook = "bprm_creds_from_file")]
+pub fn bprm_creds_from_file(ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    let bprm = Bprm(ctx.arg(0));
+    if !subject.task().gains(bprm) {
+        return 0;
+    }
+    let path = File(ctx.arg(1)).path();
+    let mut call = Call::new(subject, Hook::BPRM_CREDS_FROM_FILE, Op::SETUID).on(path, path.dentry());
+    let judgement = call.system(Op::SETUID);
+    enforce(call, judgement)
+}
+
+// int key_alloc(struct key *key, const struct cred *cred, unsigned long flags)
+#[lsm(hook = "key_alloc")]
+pub fn key_alloc(_ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    act::<{ Hook::KEY_ALLOC.0 }>(subject, Op::KEYRINGS, 0, false)
+}
+
+// int key_permission(key_ref_t key_ref, const struct cred *cred, enum key_need_perm need_perm)
+#[lsm(hook = "key_permission")]
+pub fn key_permission(_ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    act::<{ Hook::KEY_PERMISSION.0 }>(subject, Op::KEYRINGS, 0, false)
+}
+
+// int kernel_module_request(char *kmod_name)
+// Whoever asks goes on without the module.
+#[lsm(hook = "kernel_module_request")]
+pub fn kernel_module_request(_ctx: LsmContext) -> i32 {
+    let Some(subject) = Subject::current() else { return 0 };
+    act::<{ Hook::KERNEL_MODULE_REQUEST.0 }>(subject, Op::MODULES, 0, false)
+}
