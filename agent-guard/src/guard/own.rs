@@ -21,7 +21,9 @@ pub(super) fn process() -> io::Result<(u32, u64)> {
 /// Its files: a session changes none of them, whatever the policy says.
 pub(super) fn files(config: &Config) -> Own {
     let Config { socket, policy, events, state, pins } = config;
-    let mut paths: Vec<PathBuf> = [policy, state, pins, socket].into_iter().cloned().collect();
+    let mut paths: Vec<PathBuf> = [policy, state, pins].into_iter().cloned().collect();
+    // Usually in there. Each daemon makes another one.
+    paths.extend(Some(socket).filter(|socket| !socket.starts_with(state)).cloned());
     // Segments that were closed lie beside the one that is written.
     paths.extend(events.parent().map(Path::to_owned));
     // The configuration lies beside the policy.

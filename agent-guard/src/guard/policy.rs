@@ -20,7 +20,7 @@ use crate::{
     events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
     kernel::tables,
     policy::{
-        self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo,
+        self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo, RuleKind,
         source::{self, SourceError, Trust},
     },
 };
@@ -146,7 +146,9 @@ impl Guard {
             generation: policy.generation,
             digest: policy.digest.clone(),
             profiles: count(compiled.map_or(0, |compiled| compiled.profiles.len())),
-            rules: count(compiled.map_or(0, |compiled| compiled.rules.len())),
+            rules: count(compiled.map_or(0, |compiled| {
+                compiled.rules.iter().filter(|rule| rule.kind != RuleKind::Guard).count()
+            })),
             warnings: warnings(state),
         };
         for warning in &reloaded.warnings {

@@ -11,7 +11,7 @@ use crate::Attack;
 use crate::sys::{args, errno, errno_of, outcome};
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[
-    ("keep", |a| args(a).and_then(|[dir]| keep(dir))),
+    ("keep-dir", |a| args(a).and_then(|[dir]| keep(dir))),
     ("kept-open-write", |a| args(a).and_then(|[name]| kept_open_write(name))),
     ("own-mounts", |_| own_mounts()),
     ("enter-mounts", |a| args(a).and_then(|[pid]| enter_mounts(pid))),

@@ -15,10 +15,12 @@ mod loops;
 mod metadata;
 mod mounting;
 mod net;
+mod others;
 mod process;
 mod races;
 mod reading;
 mod sys;
+mod system;
 mod uring;
 
 use std::io::{BufRead, Write};
@@ -36,6 +38,8 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     metadata::ATTACKS,
     mounting::ATTACKS,
     kept::ATTACKS,
+    system::ATTACKS,
+    others::ATTACKS,
     reading::ATTACKS,
     inplace::ATTACKS,
     ioctl::ATTACKS,

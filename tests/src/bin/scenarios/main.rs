@@ -25,6 +25,7 @@ mod files_reused;
 mod files_systems;
 mod files_writes_need_open;
 mod fixture;
+mod guard_itself;
 mod holds;
 mod mounts;
 mod mounts_later;
@@ -35,6 +36,7 @@ mod rules;
 mod runner;
 mod service;
 mod sessions;
+mod system;
 mod tags;
 mod untagged;
 mod verifier;
@@ -121,6 +123,8 @@ const FAMILIES: &[&[Scenario]] = &[
     mounts::SCENARIOS,
     mounts_later::SCENARIOS,
     network::SCENARIOS,
+    system::SCENARIOS,
+    guard_itself::SCENARIOS,
     holds::SCENARIOS,
     death::SCENARIOS,
     reload::SCENARIOS,

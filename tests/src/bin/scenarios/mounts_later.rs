@@ -90,7 +90,7 @@ fn elsewhere() -> Result<()> {
     let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
     inside.expect("own-mounts", "ok")?;
     outside.expect(&format!("enter-mounts {}", inside.process().pid()), "ok")?;
-    inside.expect("keep /srv/work/disk/sub", "ok")?;
+    inside.expect("keep-dir /srv/work/disk/sub", "ok")?;
     works(&mut inside, "kept-open-write f")?;
     inside.expect("own-mounts", "ok")?;
     works(&mut inside, "kept-open-write f")?;

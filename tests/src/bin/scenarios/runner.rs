@@ -79,7 +79,8 @@ fn finished(process: &mut Running, scenario: &Scenario) -> Result<Finished> {
 /// The child's side of [`attempt`]: joins its cgroup, runs, says how it went.
 pub(crate) fn one(name: &str) -> Result<bool> {
     let scenario = scenarios().find(|s| s.name == name).with_context(|| format!("there is no {name}"))?;
-    let procs = cgroup(scenario).join("cgroup.procs");
+    // One of its own: a guard lets no session change the one that it is in.
+    let procs = another_cgroup(name, "main")?.join("cgroup.procs");
     fs::write(&procs, "0").with_context(|| format!("can't join {}", procs.display()))?;
     crate::fixture::logs::begin(scenario.name)?;
     let result = std::panic::catch_unwind(scenario.run);

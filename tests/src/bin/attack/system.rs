@@ -1,0 +1,251 @@
+//! The system: what needs rights that an agent has no use for.
+//!
+//! Each does as little as it can: it changes nothing, or what can be taken back, or fails where it can't be told from success
+//! (`ENOENT` for what doesn't exist).
+
+use std::ffi::CString;
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use crate::Attack;
+use crate::sys::{args, errno, errno_of, in_fork, own};
+
+pub(crate) const ATTACKS: &[(&str, Attack)] = &[
+    ("mount-tmpfs", |a| args(a).map(|[at]| mount_tmpfs(at))),
+    ("mount-new-api", |a| args(a).map(|[at]| mount_new_api(at))),
+    ("remount", |a| args(a).map(|[at]| errno_of(rustix::mount::mount_remount(at, MountFlags::NOATIME, "")))),
+    ("mount-setattr", |a| args(a).and_then(|[at]| mount_setattr(at))),
+    ("umount", |a| args(a).map(|[at]| errno_of(rustix::mount::unmount(at, UnmountFlags::DETACH)))),
+    ("chroot-same", |_| in_fork(|| errno_of(rustix::process::chroot("/")))),
+    ("unshare-user", |_| unshare(libc::CLONE_NEWUSER)),
+    ("unshare-mounts", |_| unshare(libc::CLONE_NEWNS)),
+    ("unshare-network", |_| unshare(libc::CLONE_NEWNET)),
+    ("clone-namespace", |_| clone_namespace()),
+    ("setns", |a| args(a).and_then(|[pid]| setns(pid))),
+    ("delete-module", |_| delete_module()),
+    ("init-module", |_| Ok(init_module())),
+    ("bpf-map", |_| Ok(bpf_map())),
+    ("bpf-get", |a| args(a).and_then(|[path]| bpf_get(path))),
+    ("bpf-program-by-id", |a| args(a).and_then(|[id]| Ok(by_id(13, id.parse()?)))),
+    ("bpf-map-by-id", |a| args(a).and_then(|[id]| Ok(by_id(14, id.parse()?)))),
+    ("perf", |_| Ok(perf())),
+    ("kexec-unload", |_| Ok(kexec_unload())),
+    ("reboot-key", |_| Ok(reboot_key())),
+    ("clock-same", |_| Ok(clock_same())),
+    ("clock-adjust", |_| Ok(clock_adjust())),
+    ("swapoff", |_| Ok(swapoff())),
+    ("hostname-same", |_| hostname_same()),
+    ("socket-raw", |_| Ok(socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP))),
+    ("socket-packet", |_| Ok(socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0))),
+    ("socket-stream", |_| Ok(socket(libc::AF_INET, libc::SOCK_STREAM, 0))),
+    ("socket-netlink", |_| Ok(socket(libc::AF_NETLINK, libc::SOCK_RAW, 0))),
+    ("add-key", |_| Ok(add_key())),
+    ("nice-raise", |_| in_fork(nice_raise)),
+];
+
+fn mount_tmpfs(at: &str) -> i32 {
+    let mounted = rustix::mount::mount("none", at, "tmpfs", MountFlags::empty(), None);
+    let outcome = errno_of(mounted);
+    if outcome == 0 {
+        return errno_of(rustix::mount::unmount(at, UnmountFlags::DETACH));
+    }
+    outcome
+}
+
+/// As above, by the calls that came with Linux 5.2.
+fn mount_new_api(at: &str) -> i32 {
+    let made = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).and_then(|context| {
+        rustix::mount::fsconfig_create(&context)?;
+        let mount = rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
+        rustix::mount::move_mount(&mount, "", rustix::fs::CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        rustix::mount::unmount(at, UnmountFlags::DETACH)
+    });
+    errno_of(made)
+}
+
+/// Sets what is set already, on a copy that is mounted nowhere.
+fn mount_setattr(at: &str) -> Result<i32> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = match rustix::mount::open_tree(rustix::fs::CWD, at, flags) {
+        Ok(tree) => tree,
+        Err(error) => return Ok(error.raw_os_error()),
+    };
+    // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
+    let attributes = [0x10_u64, 0, 0, 0];
+    let empty = CString::default();
+    /// `AT_EMPTY_PATH`.
+    const EMPTY_PATH: i64 = 0x1000;
+    // SAFETY: a descriptor, a C string and a structure that live through the call, and its size.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            empty.as_ptr(),
+            EMPTY_PATH,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    Ok(errno(done))
+}
+
+fn unshare(what: i32) -> Result<i32> {
+    // SAFETY: takes a number; a child with one thread.
+    in_fork(|| errno(unsafe { libc::unshare(what) }))
+}
+
+fn clone_namespace() -> Result<i32> {
+    let flags = i64::from(libc::CLONE_NEWUTS | libc::SIGCHLD);
+    // SAFETY: as fork: no memory is shared, and this program has one thread.
+    match unsafe { libc::syscall(libc::SYS_clone, flags, 0_i64, 0_i64, 0_i64, 0_i64) } {
+        0 => crate::sys::exit(0),
+        child if child < 0 => Ok(errno(child)),
+        child => {
+            let mut status = 0;
+            // SAFETY: a child of ours, and a number to write to.
+            unsafe { libc::waitpid(i32::try_from(child)?, &raw mut status, 0) };
+            Ok(0)
+        }
+    }
+}
+
+fn setns(pid: &str) -> Result<i32> {
+    let path = format!("/proc/{pid}/ns/uts");
+    let namespace = std::fs::File::open(&path).with_context(|| format!("can't open {path}"))?;
+    // SAFETY: takes a descriptor that lives through the call.
+    in_fork(|| errno(unsafe { libc::setns(namespace.as_raw_fd(), 0) }))
+}
+
+fn delete_module() -> Result<i32> {
+    let name = CString::new("no_such_module")?;
+    // SAFETY: a C string that lives through the call.
+    Ok(errno(unsafe { libc::syscall(libc::SYS_delete_module, name.as_ptr(), 0) }))
+}
+
+/// No module has no bytes.
+fn init_module() -> i32 {
+    let nothing = CString::default();
+    // SAFETY: no bytes of a buffer, and a C string that lives through the call.
+    errno(unsafe { libc::syscall(libc::SYS_init_module, nothing.as_ptr(), 0, nothing.as_ptr()) })
+}
+
+/// `bpf(2)` with the first bytes of its attributes.
+fn bpf(command: i64, attributes: &[u8]) -> i32 {
+    // SAFETY: a buffer that lives through the call, and its size.
+    let made = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), attributes.len()) };
+    match i32::try_from(made).map(own) {
+        Ok(Ok(_closed)) => 0,
+        Ok(Err(errno)) => errno,
+        Err(_) => libc::EINVAL,
+    }
+}
+
+fn bpf_map() -> i32 {
+    // map_type (an array), key_size, value_size, max_entries.
+    let attributes: Vec<u8> = [2_u32, 4, 4, 1].iter().flat_map(|word| word.to_ne_bytes()).collect();
+    bpf(0, &attributes)
+}
+
+fn bpf_get(path: &str) -> Result<i32> {
+    let path = CString::new(path)?;
+    // pathname, bpf_fd, file_flags.
+    let mut attributes = (path.as_ptr() as u64).to_ne_bytes().to_vec();
+    attributes.extend([0; 8]);
+    Ok(bpf(7, &attributes))
+}
+
+fn by_id(command: i64, id: u32) -> i32 {
+    let mut attributes = id.to_ne_bytes().to_vec();
+    attributes.extend([0; 8]);
+    bpf(command, &attributes)
+}
+
+fn perf() -> i32 {
+    // struct perf_event_attr: a software event (type 1), its size, the CPU's clock (config 0).
+    let mut attributes = [0_u8; 64];
+    attributes
+        .iter_mut()
+        .zip(1_u32.to_ne_bytes().into_iter().chain(64_u32.to_ne_bytes()))
+        .for_each(|(to, from)| *to = from);
+    // SAFETY: a structure that lives through the call; this process, any CPU, no group, no flags.
+    let opened =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.as_ptr(), 0, -1_i64, -1_i64, 0_u64) };
+    match i32::try_from(opened).map(own) {
+        Ok(Ok(_closed)) => 0,
+        Ok(Err(errno)) => errno,
+        Err(_) => libc::EINVAL,
+    }
+}
+
+/// Forgets the kernel that isn't loaded.
+fn kexec_unload() -> i32 {
+    // SAFETY: no segments.
+    errno(unsafe { libc::syscall(libc::SYS_kexec_load, 0_u64, 0_u64, 0_u64, 0_u64) })
+}
+
+/// Ctrl-Alt-Del shall be told to init.
+fn reboot_key() -> i32 {
+    // SAFETY: takes a number.
+    errno(unsafe { libc::reboot(libc::RB_DISABLE_CAD) })
+}
+
+fn clock_same() -> i32 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    errno_of(rustix::time::clock_settime(rustix::time::ClockId::Realtime, now))
+}
+
+fn clock_adjust() -> i32 {
+    // SAFETY: plain integers, for which zero means nothing.
+    let mut how: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: a structure that lives through the call.
+    unsafe { libc::adjtimex(&raw mut how) };
+    // What it is already.
+    how.modes = libc::ADJ_FREQUENCY;
+    // SAFETY: as above.
+    errno(unsafe { libc::adjtimex(&raw mut how) })
+}
+
+fn swapoff() -> i32 {
+    let path = CString::from(c"/no/such/swap");
+    // SAFETY: a C string that lives through the call.
+    errno(unsafe { libc::swapoff(path.as_ptr()) })
+}
+
+fn hostname_same() -> Result<i32> {
+    let name = rustix::system::uname().nodename().to_owned();
+    Ok(errno_of(rustix::system::sethostname(name.to_bytes())))
+}
+
+fn socket(family: i32, kind: i32, protocol: i32) -> i32 {
+    // SAFETY: takes numbers.
+    match own(unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) }) {
+        Ok(_closed) => 0,
+        Err(errno) => errno,
+    }
+}
+
+fn add_key() -> i32 {
+    /// `KEY_SPEC_PROCESS_KEYRING`.
+    const PROCESS_KEYRING: i64 = -2;
+    let (kind, name, payload) = (c"user", c"agent-guard-test", c"x");
+    // SAFETY: C strings that live through the call.
+    errno(unsafe {
+        libc::syscall(
+            libc::SYS_add_key,
+            kind.as_ptr(),
+            name.as_ptr(),
+            payload.as_ptr(),
+            1_u64,
+            PROCESS_KEYRING,
+        )
+    })
+}
+
+/// A child's own priority, which needs a capability.
+fn nice_raise() -> i32 {
+    errno_of(rustix::process::setpriority_process(None, -5))
+}

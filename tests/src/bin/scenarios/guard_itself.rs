@@ -1,0 +1,197 @@
+//! The guard itself: a session can't signal, trace, slow down, blind, change or unload it, as root and whatever its policy
+//! allows.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::Scenario;
+use crate::fixture::guard::{ALL, CHANGES, PINS, PROGRAM, cli, pins, policy, rule};
+use crate::fixture::world::PROD;
+use crate::fixture::{Guard, Server, World, same};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::direct("guard_process", "signals, tracing, priorities, limits: the daemon gets none", process),
+    Scenario::direct(
+        "guard_kernel_side",
+        "pins, programs and maps can't be reached, removed or replaced",
+        kernel_side,
+    ),
+    Scenario::direct(
+        "guard_files",
+        "policy, state, log, program, unit and control group stay as they are",
+        files,
+    ),
+    Scenario::direct("guard_by_root", "root outside of sessions keeps its powers", by_root),
+];
+
+/// A policy that allows a session whatever a policy can allow.
+fn free() -> String {
+    policy(&(rule("/", ALL, "allow") + &rule(PROD, CHANGES, "deny")))
+}
+
+/// The daemon lives, judges, and this session was told no by the guard's own rule.
+fn well(guard: &mut Guard, inside: &mut Server) -> Result<()> {
+    cli(&["status"])?.good()?;
+    inside.expect("unlink /srv/prod/f", "EPERM")?;
+    guard.generation().map(drop)
+}
+
+fn process() -> Result<()> {
+    let _world = World::new()?;
+    let mut guard = Guard::start(&free())?;
+    let mut inside = Server::inside(&guard)?;
+    let mut outside = Server::outside()?;
+    let mut other = Server::outside()?;
+    let (daemon, other) = (guard.daemon()?.pid(), other.process().pid());
+    let signals: Vec<String> =
+        [1, 2, 9, 15, 18, 19, 20, 64].iter().map(|signal| format!("kill {signal}")).collect();
+    let more = [
+        "kill-thread 9",
+        "kill-queue 19",
+        "kill-pidfd 9",
+        "ptrace-attach",
+        "ptrace-seize",
+        "open-memory",
+        "take-fd",
+        "setpriority",
+        "setaffinity",
+        "setscheduler",
+        "ioprio",
+        "prlimit",
+        "read-memory",
+        "write-memory",
+    ];
+    for line in signals.iter().map(String::as_str).chain(more) {
+        // To any other process it may.
+        if !line.starts_with("kill") || line.ends_with(" 18") {
+            let outcome =
+                if line.ends_with("-memory") && !line.starts_with("open") { "EFAULT" } else { "ok" };
+            inside.expect(&format!("{line} {other}"), outcome).context("towards another process")?;
+        }
+        let line = format!("{line} {daemon}");
+        let mark = guard.events.mark()?;
+        let answer = inside.ask(&line)?;
+        anyhow::ensure!(["EPERM", "EACCES"].contains(&answer.as_str()), "{line}: {answer}");
+        guard.events.wait(mark, &line, |event| event.judged("deny") && event.field("source") == "guard")?;
+    }
+    inside.expect(&format!("kill 0 {daemon}"), "ok").context("whether it is there")?;
+    well(&mut guard, &mut inside)?;
+    outside.expect(&format!("kill 18 {daemon}"), "ok")?;
+    drop(inside);
+    guard.stop()
+}
+
+fn kernel_side() -> Result<()> {
+    let _world = World::new()?;
+    let mut guard = Guard::start(&free())?;
+    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
+    let before = pins()?;
+    let map =
+        before.keys().find(|path| path.ends_with("SESSIONS")).context("there is no pin of the sessions")?;
+    let link =
+        before.keys().find(|path| path.ends_with("path_unlink")).context("there is no pin of a hook")?;
+    let (map, link) = (map.display().to_string(), link.display().to_string());
+    for line in [
+        format!("bpf-get {map}"),
+        format!("bpf-get {link}"),
+        "bpf-program-by-id 1".into(),
+        "bpf-map-by-id 1".into(),
+    ] {
+        let mark = guard.events.mark()?;
+        inside.expect(&line, "EPERM")?;
+        guard.events.wait(mark, &line, |event| event.judged("deny") && event.field("source") == "guard")?;
+    }
+    outside.expect(&format!("bpf-get {map}"), "ok")?;
+    inside.expect("bpf-map", "ok").context("bpf by itself is allowed here")?;
+    for line in [
+        format!("unlink {link}"),
+        format!("unlink {map}"),
+        format!("rename {PINS} {PINS}-away"),
+        format!("rename {link} {link}-away"),
+        format!("mkdir {PINS}/new"),
+        format!("chmod {map}"),
+    ] {
+        let mark = guard.events.mark()?;
+        inside.expect(&line, "EPERM")?;
+        guard.events.wait(mark, &line, |event| {
+            event.judged("deny") && event.field("rule_reason") == "the guard's own"
+        })?;
+    }
+    same("what is pinned", pins()?, before)?;
+    well(&mut guard, &mut inside)?;
+    drop(inside);
+    guard.stop()
+}
+
+fn files() -> Result<()> {
+    let _world = World::new()?;
+    let mut guard = Guard::start(&free())?;
+    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
+    let policy = guard.policy_file().to_owned();
+    let directory = policy.parent().context("the policy is nowhere")?.to_owned();
+    let log = guard.events.path().to_owned();
+    let group = own_cgroup()?;
+    let mut lines = Vec::new();
+    for path in [policy.as_path(), log.as_path(), Path::new(PROGRAM)] {
+        let path = path.display();
+        lines.extend([
+            format!("open-write {path}"),
+            format!("truncate {path}"),
+            format!("unlink {path}"),
+            format!("rename {path} {path}.old"),
+            format!("chmod {path}"),
+        ]);
+    }
+    lines.extend([
+        format!("creat {}/99-mine.toml", directory.display()),
+        format!("rename {0} {0}.old", directory.display()),
+        "creat /run/agent-guard/mine".to_owned(),
+        "unlink /run/agent-guard/control.sock".to_owned(),
+        "unlink /run/agent-guard/lock".to_owned(),
+        "mkdir /etc/systemd/system/agent-guard.service.d".to_owned(),
+        "creat /run/systemd/system/agent-guard.service".to_owned(),
+        format!("open-write {group}/cgroup.procs"),
+        format!("open-write {group}/cgroup.freeze"),
+        format!("open-write {group}/cgroup.kill"),
+    ]);
+    for line in &lines {
+        let mark = guard.events.mark()?;
+        inside.expect(line, "EPERM")?;
+        guard.events.wait(mark, line, |event| {
+            event.judged("deny") && event.field("rule_reason") == "the guard's own"
+        })?;
+    }
+    inside.expect("creat /etc/systemd/system/other.service", "ok").context("beside it")?;
+    outside.expect("unlink /etc/systemd/system/other.service", "ok")?;
+    outside.expect(&format!("open-write {}", policy.display()), "ok")?;
+    outside.expect(&format!("open-write {group}/cgroup.freeze"), "ok")?;
+    well(&mut guard, &mut inside)?;
+    drop(inside);
+    guard.stop()
+}
+
+/// The control group that a scenario's processes are in.
+fn own_cgroup() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").context("can't read the control group")?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::")).context("no control group")?;
+    Ok(format!("/sys/fs/cgroup{path}"))
+}
+
+/// Who isn't in a session does all of it: stops the daemon, and starts it again.
+fn by_root() -> Result<()> {
+    let _world = World::new()?;
+    let mut guard = Guard::start(&free())?;
+    let mut outside = Server::outside()?;
+    let daemon = guard.daemon()?.pid();
+    for line in ["ptrace-attach", "setpriority", "take-fd", "open-memory", "kill 1", "kill 18"] {
+        outside.expect(&format!("{line} {daemon}"), "ok")?;
+    }
+    let link = pins()?.into_keys().find(|path| path.ends_with("path_unlink")).context("no pin of a hook")?;
+    outside.expect(&format!("unlink {}", link.display()), "ok")?;
+    outside.expect(&format!("kill 15 {daemon}"), "ok")?;
+    guard.halt()?;
+    guard.launch()?;
+    anyhow::ensure!(link.exists(), "the hook is not attached again");
+    guard.stop()
+}
