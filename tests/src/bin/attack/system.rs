@@ -67,7 +67,7 @@ fn mount_new_api(at: &str) -> i32 {
     errno_of(made)
 }
 
-/// Sets what is set already, on a copy that is mounted nowhere.
+/// No devices on there any more.
 fn mount_setattr(at: &str) -> Result<i32> {
     let flags = OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = match rustix::mount::open_tree(rustix::fs::CWD, at, flags) {
@@ -75,7 +75,7 @@ fn mount_setattr(at: &str) -> Result<i32> {
         Err(error) => return Ok(error.raw_os_error()),
     };
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
-    let attributes = [0x10_u64, 0, 0, 0];
+    let attributes = [4_u64, 0, 0, 0];
     let empty = CString::default();
     /// `AT_EMPTY_PATH`.
     const EMPTY_PATH: i64 = 0x1000;
