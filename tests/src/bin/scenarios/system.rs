@@ -90,9 +90,9 @@ fn denied() -> Result<()> {
     for (operation, line, outcome) in ATTEMPTS {
         outside.expect(line, outcome)?;
         let mark = guard.events.mark()?;
-        // Where perf is only for who is capable, that has an errno of its own.
+        // Perf for who is capable only, and priorities, have an errno of their own.
         let answer = inside.ask(line)?;
-        let refused = answer == "EPERM" || (*operation == "perf" && answer == "EACCES");
+        let refused = answer == "EPERM" || (["perf", "capability"].contains(operation) && answer == "EACCES");
         anyhow::ensure!(refused, "inside: {line}: {answer}");
         guard.events.wait(mark, line, |event| told(event, operation)).with_context(|| (*line).to_owned())?;
     }
