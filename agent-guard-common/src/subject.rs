@@ -24,11 +24,10 @@ pub struct Tag {
     pub generation: u32,
     /// What the session's profile judges of operations on files, see [`crate::rules::Profile::judged`].
     pub judged: u32,
-    /// VERIFIER: what opening a file is besides, while that is judged; and the operation that the event names: the stack is
-    /// short.
-    pub opening: u32,
-    /// See [`Tag::opening`].
+    /// VERIFIER: the operation that the event about an opened file names, while that is judged: the stack is short.
     pub named: u32,
+    /// Zero.
+    pub pad2: u32,
     /// VERIFIER: a pointer is no number; written here and read back it is one.
     pub number: u64,
     /// What the mount that the task used last is mounted on.

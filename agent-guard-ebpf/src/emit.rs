@@ -10,8 +10,9 @@ use aya_ebpf::helpers::{
 };
 
 use crate::{
+    asked::{Asked, More},
     enforce::Outcome,
-    judge::{Asked, Call, More},
+    judge::Call,
     kernel::{Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, mount, repeat},
     maps::{COUNTS, DECISIONS, REPORTS},
     tag::Subject,

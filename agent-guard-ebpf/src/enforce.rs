@@ -8,8 +8,9 @@ use agent_guard_common::{
 use aya_ebpf::helpers::generated::bpf_send_signal;
 
 use crate::{
+    asked::{Asked, More},
     emit, hold,
-    judge::{Asked, Call, Judgement, More},
+    judge::{Call, Judgement},
     tag::Subject,
     walk::{make_scratch, scratch},
 };

@@ -16,9 +16,9 @@ use aya_ebpf::{
 };
 
 use crate::{
+    asked::{Asked, More},
     emit,
     enforce::{EPERM, ERESTARTNOINTR, Outcome, stop},
-    judge::{Asked, More},
     kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
     maps::{ANSWERS, BLANK, GUARD, HOLDS, Scratch},
     tag::Subject,

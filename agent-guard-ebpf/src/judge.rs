@@ -12,6 +12,7 @@ use agent_guard_common::{
 use aya_ebpf::btf_maps::lpm_trie;
 
 use crate::{
+    asked::Asked,
     kernel::{Address, Dentry, Path, Untyped, VfsMount},
     maps::{FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES, SHAPES, SIDES},
     tag::Subject,
@@ -176,6 +177,12 @@ impl Judgement {
         Self::decided(Decision::builtin())
     }
 
+    /// What no policy lets a session do: it would reach the guard itself.
+    #[inline(always)]
+    pub fn guarded() -> Self {
+        Self::decided(Decision::new(Verdict::DENY, Source::GUARD, 0))
+    }
+
     /// Whether it is about what needs no rule.
     #[inline(always)]
     pub fn is_builtin(self) -> bool {
@@ -223,51 +230,6 @@ impl From<Result<Decision, Fault>> for Judgement {
             Err(fault) => Self::fault(fault),
         }
     }
-}
-
-/// What is asked for, in plain numbers, all of its bytes told: it goes through map memory.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Asked {
-    /// What is acted on; for a rename its source.
-    pub first: Untyped,
-    /// Target of a rename or a link.
-    pub second: Untyped,
-    /// Where a socket wants to go; family 0 for files.
-    pub address: Address,
-    /// What else belongs to it: the type of a new file, the flags of a rename, an ioctl.
-    pub detail: u32,
-    /// Protocol of that socket.
-    pub protocol: u16,
-    /// The operation that events name.
-    pub op: Op,
-    /// Where.
-    pub hook: Hook,
-    /// Generation that judges; 0 if there is none.
-    pub generation: u32,
-    /// 1 if what the hook returns reaches the system call, so that it can be started again.
-    pub restarts: u32,
-    /// VERIFIER: what it copies has to be initialised.
-    pub pad: u32,
-}
-
-/// What is asked for besides, by few hooks.
-///
-/// VERIFIER: not in [`Asked`], which is on the stack.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct More {
-    /// The process that is acted on, 0 for none.
-    pub target: u32,
-    /// 1 more than the number of the capability that is used, 0 for none.
-    pub capability: u32,
-    /// What else an answer is about: a digest of the arguments that aren't objects.
-    pub arguments: u64,
-}
-
-impl More {
-    /// Nothing.
-    pub const NONE: Self = Self { target: 0, capability: 0, arguments: 0 };
 }
 
 /// A call under judgement.
@@ -319,9 +281,8 @@ impl Call {
 
     /// What it acts on.
     #[inline(always)]
-    pub fn on(mut self, mount: Path, dentry: Dentry) -> Self {
-        self.asked.first = Untyped { dentry: dentry.address(), mount: mount.mount().0 as u64 };
-        self
+    pub fn on(self, mount: Path, dentry: Dentry) -> Self {
+        self.on_mounted(mount.mount(), dentry)
     }
 
     /// What it acts on, in a mount.

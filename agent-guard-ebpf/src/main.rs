@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub means for the other modules")]
 #![allow(missing_docs, reason = "hooks say what they are by their kernel prototype")]
 
+mod asked;
 mod emit;
 mod enforce;
 mod hold;
@@ -21,6 +22,7 @@ mod names;
 mod own;
 mod tag;
 mod walk;
+mod wherever;
 
 /// Helpers that this program calls are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

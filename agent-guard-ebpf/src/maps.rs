@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    judge::{Asked, More},
+    asked::{Asked, More},
     kernel::mount,
     known::Known,
 };

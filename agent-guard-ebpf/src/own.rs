@@ -1,10 +1,11 @@
-//! What needs no rule: what no program can do without and nothing is lost by.
+//! What opening a file is: something that needs no rule, because no program can do without it and nothing is lost by it; or an
+//! operation on the system.
 
 use agent_guard_common::{Op, subject::Session};
 
 use crate::{
     judge::{Generation, Judgement, needs_no_rule},
-    kernel::{Dentry, Device, Inode, Sysctl, Task, file::PROC_SUPER_MAGIC},
+    kernel::{Dentry, Device, Inode, PROC_SUPER_MAGIC, Sysctl, Task},
     maps::GUARD,
     walk::Spot,
 };
@@ -68,7 +69,7 @@ fn reaches_disks(device: u32) -> bool {
         })
 }
 
-/// How reading from and writing to a file is judged.
+/// How reading from and writing to a file is judged; and above the last byte what opening it is besides.
 #[derive(Clone, Copy)]
 pub struct Kind(u32);
 
@@ -77,12 +78,11 @@ impl Kind {
     const SCOPED: u32 = 1;
     const UNSCOPED: u32 = 2;
 
-    /// Of a file, which may be a device or about the task itself. `opening` becomes what opening it is besides, see
-    /// [`beside`].
+    /// Of a file, which may be a device or about the task itself.
     ///
     /// VERIFIER: mixed with a zero that it doesn't know, or it follows each kind through each operation.
     #[inline(always)]
-    pub fn of(session: &Session, dentry: Dentry, writes: bool, opening: &mut u32) -> Self {
+    pub fn of(session: &Session, dentry: Dentry, writes: bool) -> Self {
         let (how, system) = match dentry.inode() {
             None => (Self::SCOPED, 0),
             Some(inode) => match inode.device() {
@@ -92,16 +92,22 @@ impl Kind {
                 _ => (Self::UNSCOPED, beside(inode, dentry, writes)),
             },
         };
-        *opening = system;
-        Self(how ^ session.pad)
+        Self((how | system << 8) ^ session.pad)
     }
 
     /// The decision about one operation.
     #[inline(always)]
     pub fn judge(self, tables: &Generation, session: &Session, spot: &Spot, op: Op) -> Judgement {
-        if self.0 == Self::BUILTIN {
+        let how = self.0 & 0xff;
+        if how == Self::BUILTIN {
             return Judgement::builtin();
         }
-        spot.judge(tables, session, op, self.0 == Self::UNSCOPED)
+        spot.judge(tables, session, op, how == Self::UNSCOPED)
+    }
+
+    /// What opening it is besides, if that is anything.
+    #[inline(always)]
+    pub fn system(self) -> Option<Op> {
+        if self.0 >> 8 == 0 { None } else { Some(Op((self.0 >> 8) as u8)) }
     }
 }

@@ -23,8 +23,8 @@ const EMPTY: Tag = Tag {
     granted: 0,
     generation: 0,
     judged: 0,
-    opening: 0,
     named: 0,
+    pad2: 0,
     number: 0,
     lane: Lane { mount: 0, mounts: 0, renames: 0, print: 0 },
     directories: [Directory { begin: 0, object: 0, name: 0, mount: 0, renames: 0, mounts: 0, print: 0 };

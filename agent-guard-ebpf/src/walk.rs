@@ -16,11 +16,7 @@ use aya_ebpf::{
 
 use crate::{
     judge::{Generation, Judgement, Parity},
-    kernel::{
-        Dentry, GO_ON, Path, STOP, Task, VfsMount, file,
-        mount::{self, Seen},
-        repeat,
-    },
+    kernel::{Dentry, GO_ON, Path, STOP, VfsMount, file, mount, repeat},
     known::{self, known_get, known_keep, known_lane},
     maps::{SCRATCH, Scratch},
     names::{names_chains, names_suffixes},
@@ -74,7 +70,7 @@ impl Spot {
 
     /// One that has to be looked at, in a mount by its address.
     #[inline(always)]
-    fn known(tables: &Generation, session: &Session, mount: u64, dentry: Dentry) -> Self {
+    pub fn known(tables: &Generation, session: &Session, mount: u64, dentry: Dentry) -> Self {
         let mount = VfsMount(core::ptr::with_exposed_provenance(mount as usize));
         let print = known::print(tables, session, mount.0, dentry.0);
         Self { mount, dentry, print: print ^ u64::from(session.pad) }
@@ -110,78 +106,9 @@ pub fn object_at(
     Spot::new(tables, session, op.bit(), mount, dentry).judge(tables, session, op, false)
 }
 
-/// An object that is judged by each mount that it can be seen through.
-struct Wherever<'a> {
-    tables: &'a Generation,
-    session: &'a Session,
-    dentry: Dentry,
-    op: u32,
-    /// The strictest so far.
-    judgement: Judgement,
-    /// The mount that has it.
-    mount: u64,
-}
-
-/// The decision where the hook doesn't know the mount: the strictest of all in the task's name space that the object can be
-/// seen through. Also a mount that has it, 0 if there is none.
-#[inline(always)]
-pub fn wherever(tables: &Generation, session: &Session, op: Op, dentry: Dentry) -> (Judgement, u64) {
-    if !tables.judges(op) {
-        return (not_judged(), 0);
-    }
-    let Some(scratch) = make_scratch() else { return (Judgement::fault(Fault::MEMORY), 0) };
-    scratch.seen.dentry = dentry.address();
-    // Once more if the list has changed on the way.
-    let count = if walk_seen() == 0 { walk_seen() } else { scratch.seen.count };
-    if scratch.seen.whole == 0 {
-        return (Judgement::fault(Fault::READ).forget(session.pad), 0);
-    }
-    if count == 0 {
-        return (object_at(tables, session, op, VfsMount::UNKNOWN, dentry), 0);
-    }
-    let judgement = Judgement::none().forget(session.pad);
-    let mut state = Wherever { tables, session, dentry, op: op.0 as u32, judgement, mount: 0 };
-    repeat(count, step_wherever, &mut state);
-    (state.judgement, state.mount)
-}
-
-/// Looks for the mounts that the current task can see the object in its [`Scratch`] through; how many there are, 0 if that
-/// can't be said, too.
-///
-/// VERIFIER: see [`walk_end`].
-#[inline(never)]
-#[unsafe(no_mangle)]
-pub extern "C" fn walk_seen() -> u32 {
-    let Some(scratch) = scratch() else { return 0 };
-    scratch.seen.namespace = Task::current().mount_namespace() as u64;
-    scratch.seen.find();
-    if scratch.seen.whole == 0 { 0 } else { scratch.seen.count }
-}
-
-/// Judges by one mount.
-extern "C" fn step_wherever(turn: u32, state: *mut Wherever<'_>) -> i64 {
-    // SAFETY: the state of `wherever`, which waits for us.
-    let state = unsafe { &mut *state };
-    // VERIFIER: the mask is a bound on the very register that is used.
-    let at = turn as usize & (Seen::MAX - 1);
-    let judgement = match scratch().and_then(|scratch| scratch.seen.mounts.get(at).copied()) {
-        Some(mount) => {
-            let spot = Spot::known(state.tables, state.session, mount, state.dentry);
-            let judgement = walk(state.tables, state.session, &spot, state.op);
-            if judgement > state.judgement.0 {
-                state.mount = mount;
-            }
-            judgement
-        }
-        None => Judgement::fault(Fault::MEMORY).0,
-    };
-    state.judgement = state.judgement.and(Judgement(judgement));
-    GO_ON
-}
-
 /// Nothing in the policy says anything but `allow` of the operation.
 #[inline(always)]
-fn not_judged() -> Judgement {
+pub fn not_judged() -> Judgement {
     Judgement::decided(Decision::new(Verdict::ALLOW, Source::OUTSIDE, 0))
 }
 
@@ -219,7 +146,7 @@ fn find(flags: u64) -> Option<&'static mut Scratch> {
 ///
 /// VERIFIER: a function of its own keeps the stack of hooks with several walks small.
 #[inline(never)]
-fn walk(tables: &Generation, session: &Session, spot: &Spot, op: u32) -> u64 {
+pub fn walk(tables: &Generation, session: &Session, spot: &Spot, op: u32) -> u64 {
     let Spot { mount, dentry, print } = *spot;
     let known = known_get(print, op);
     if known != 0 {

@@ -24,6 +24,9 @@ pub struct Config {
     pub state: PathBuf,
     /// Directory of pins, on a BPF file system.
     pub pins: PathBuf,
+    /// Where all that was read.
+    #[serde(skip)]
+    pub file: PathBuf,
 }
 
 impl Default for Config {
@@ -34,6 +37,7 @@ impl Default for Config {
             events: "/var/log/agent-guard/events.jsonl".into(),
             state: "/run/agent-guard".into(),
             pins: "/sys/fs/bpf/agent-guard".into(),
+            file: DEFAULT_PATH.into(),
         }
     }
 }
@@ -87,9 +91,10 @@ impl Config {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, Error> {
-        let config: Self = toml::from_str(text)
+        let mut config: Self = toml::from_str(text)
             .map_err(|error| Error::Invalid { path: path.into(), message: error.to_string() })?;
-        let Self { socket, policy, events, state, pins } = &config;
+        config.file = path.into();
+        let Self { socket, policy, events, state, pins, file: _ } = &config;
         let all =
             [("socket", socket), ("policy", policy), ("events", events), ("state", state), ("pins", pins)];
         for (key, value) in all {
@@ -111,7 +116,7 @@ mod tests {
 
     #[test]
     fn defaults_and_overrides() {
-        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(parse("").unwrap(), Config { file: "c.toml".into(), ..Config::default() });
         let config = parse("socket = \"/tmp/x.sock\"").unwrap();
         assert_eq!(config.socket, Path::new("/tmp/x.sock"));
         assert_eq!(config.policy, Config::default().policy);

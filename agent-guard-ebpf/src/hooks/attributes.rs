@@ -11,7 +11,8 @@ use crate::{
     judge::Call,
     kernel::{Attributes, Dentry, File, Inode, Path, setattr_has_idmap},
     tag::Subject,
-    walk::{Spot, wherever},
+    walk::Spot,
+    wherever::wherever,
 };
 
 /// Attributes of an object whose mount the hook doesn't know. What a file system does on its layers for the task was

@@ -1,16 +1,17 @@
 //! Capabilities: what the kernel asks for where there is no hook for the operation itself.
 
 use agent_guard_common::{
-    Op, Verdict,
+    Fault, Op, Verdict,
     event::{Hook, count},
     system::{could_be, has_own_hook, operation},
 };
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
+    asked::More,
     emit,
     enforce::{EPERM, enforce_more},
-    judge::{Call, Judgement, More},
+    judge::{Call, Judgement},
     kernel::UserNamespace,
     tag::Subject,
 };
@@ -58,6 +59,9 @@ pub fn capable(ctx: LsmContext) -> i32 {
         return enforce_more(call, judgement, More { capability: capability + 1, ..More::NONE });
     }
     emit::count(count::JUDGED);
+    if judgement.what_went_wrong() != Fault::NONE {
+        emit::count(count::FAULTS);
+    }
     if decision.verdict.goes_on() {
         return 0;
     }

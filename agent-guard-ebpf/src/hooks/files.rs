@@ -125,12 +125,13 @@ pub fn file_truncate(ctx: LsmContext) -> i32 {
 /// operations. The one that events name is the one that is answered more strictly.
 #[inline(always)]
 pub fn descriptor(call: &mut Call, file: File, ops: u32) -> Judgement {
+    // Whatever becomes of the judging.
+    call.subject.tag_mut().named = Op::WRITE.0 as u32;
     let judgement = call.judge(|session, tables| {
         let (path, dentry) = (file.path(), file.path().dentry());
         // SAFETY: the current task's, which only it uses.
-        let tag = unsafe { &mut *tables.tag };
-        let kind = Kind::of(session, dentry, ops & Op::WRITE.bit() != 0, &mut tag.opening);
-        tag.named = Op::WRITE.0 as u32;
+        let named = unsafe { &mut (*tables.tag).named };
+        let kind = Kind::of(session, dentry, ops & Op::WRITE.bit() != 0);
         let spot = Spot::new(tables, session, ops, path.mount(), dentry);
         let mut judgement = Judgement::none().forget(session.pad);
         if ops & Op::WRITE.bit() != 0 {
@@ -142,14 +143,14 @@ pub fn descriptor(call: &mut Call, file: File, ops: u32) -> Judgement {
         if ops & Op::READ.bit() != 0 {
             let read = kind.judge(tables, session, &spot, Op::READ);
             if read > judgement {
-                tag.named = Op::READ.0 as u32;
+                *named = Op::READ.0 as u32;
             }
             judgement = judgement.and(read);
         }
-        if tag.opening != 0 {
-            let beside = system(tables, session, Op(tag.opening as u8));
+        if let Some(op) = kind.system() {
+            let beside = system(tables, session, op);
             if beside > judgement {
-                tag.named = tag.opening;
+                *named = op.0 as u32;
             }
             judgement = judgement.and(beside);
         }

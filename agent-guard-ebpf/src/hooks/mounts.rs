@@ -4,8 +4,9 @@ use agent_guard_common::{Op, digest::Digest, event::Hook};
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, macros::lsm, programs::LsmContext};
 
 use crate::{
+    asked::More,
     enforce::{enforce, enforce_more},
-    judge::{Call, More},
+    judge::Call,
     kernel::{Dentry, Path, VfsMount},
     maps::GUARD,
     tag::Subject,

@@ -1,11 +1,12 @@
 //! Processes outside the session: what is done to them.
 
-use agent_guard_common::{Op, Source, Verdict, decide::Decision, event::Hook, subject::Guard};
+use agent_guard_common::{Op, event::Hook, subject::Guard};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
+    asked::More,
     enforce::enforce_more,
-    judge::{Call, Judgement, More},
+    judge::{Call, Judgement},
     kernel::Task,
     maps::GUARD,
     tag::{self, Subject},
@@ -31,11 +32,7 @@ fn towards<const HOOK: u8>(subject: Subject, op: Op, target: Task, detail: u32) 
     let mut call = Call::new(subject, Hook(HOOK), op);
     call.asked.detail = detail;
     call.asked.restarts = 0;
-    let judgement = if is_guard(target) {
-        Judgement::decided(Decision::new(Verdict::DENY, Source::GUARD, 0))
-    } else {
-        call.system(op)
-    };
+    let judgement = if is_guard(target) { Judgement::guarded() } else { call.system(op) };
     enforce_more(call, judgement, More { target: target.tgid(), ..More::NONE })
 }
 

@@ -1,11 +1,12 @@
 //! The system: operations with hooks of their own. What has none comes by [`super::capable`].
 
-use agent_guard_common::{Op, Source, Verdict, decide::Decision, event::Hook};
+use agent_guard_common::{Op, event::Hook};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
+    asked::More,
     enforce::{enforce, enforce_more},
-    judge::{Call, Judgement, More},
+    judge::{Call, Judgement},
     kernel::{Bprm, File},
     tag::Subject,
 };
@@ -49,11 +50,7 @@ pub fn bpf(ctx: LsmContext) -> i32 {
     let command: u32 = ctx.arg(0);
     let mut call = Call::new(subject, Hook::BPF, Op::BPF);
     call.asked.detail = command;
-    let judgement = if reaches_others(command) {
-        Judgement::decided(Decision::new(Verdict::DENY, Source::GUARD, 0))
-    } else {
-        call.system(Op::BPF)
-    };
+    let judgement = if reaches_others(command) { Judgement::guarded() } else { call.system(Op::BPF) };
     enforce(call, judgement)
 }
 

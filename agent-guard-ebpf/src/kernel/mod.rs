@@ -5,6 +5,7 @@
 //! address; what it returns is a plain number, from which only probe reads go on. The hot path uses typed loads.
 
 pub mod file;
+mod inode;
 pub mod mount;
 mod net;
 mod task;
@@ -15,7 +16,8 @@ use agent_guard_common::layout::KernelLayout;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 
 pub use self::{
-    file::{Attributes, Dentry, Device, File, Inode, Path, Sysctl, Untyped, VfsMount, Vma, key_of, mode_of},
+    file::{Attributes, Dentry, File, Path, Untyped, VfsMount, Vma, key_of, mode_of},
+    inode::{Device, Inode, PROC_SUPER_MAGIC, Sysctl},
     net::{Address, Message, Socket, unix_path},
     task::{Bprm, Task, UserNamespace},
 };

@@ -1,5 +1,7 @@
 //! `policy`.
 
+use std::collections::BTreeMap;
+
 use super::{
     approvals::place,
     args::PolicyCommand,
@@ -33,13 +35,13 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
     ])?;
     for profile in &policy.profiles {
         out.line("")?;
-        let outside: Vec<String> =
-            profile.outside.iter().map(|(op, verdict)| format!("{op} {verdict}")).collect();
         out.fields(&[
             ("profile", format!("{} ({})", profile.name, profile.mode.name())),
             ("scope", profile.scope.join(", ")),
-            ("outside", outside.join(", ")),
+            ("outside", verdicts(&profile.outside)),
             ("connect", profile.connect.clone()),
+            ("system", verdicts(&profile.system)),
+            ("capabilities", profile.capabilities.join(", ")),
         ])?;
     }
     out.line("")?;
@@ -65,6 +67,11 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
     }
     warnings(out, &policy.warnings)?;
     Ok(Exit::Done)
+}
+
+/// Operations, each with its verdict.
+fn verdicts(verdicts: &BTreeMap<String, String>) -> String {
+    verdicts.iter().map(|(op, verdict)| format!("{op} {verdict}")).collect::<Vec<_>>().join(", ")
 }
 
 pub(super) fn warnings(out: &Out, warnings: &[String]) -> Result<(), Failure> {

@@ -20,14 +20,12 @@ pub(super) fn process() -> io::Result<(u32, u64)> {
 
 /// Its files: a session changes none of them, whatever the policy says.
 pub(super) fn files(config: &Config) -> Own {
-    let Config { socket, policy, events, state, pins } = config;
-    let mut paths: Vec<PathBuf> = [policy, state, pins].into_iter().cloned().collect();
+    let Config { socket, policy, events, state, pins, file } = config;
+    let mut paths: Vec<PathBuf> = [policy, state, pins, file].into_iter().cloned().collect();
     // Usually in there. Each daemon makes another one.
     paths.extend(Some(socket).filter(|socket| !socket.starts_with(state)).cloned());
     // Segments that were closed lie beside the one that is written.
     paths.extend(events.parent().map(Path::to_owned));
-    // The configuration lies beside the policy.
-    paths.extend(policy.parent().map(|directory| directory.join("agent-guard.toml")));
     match std::env::current_exe() {
         Ok(program) => paths.push(program),
         Err(error) => tracing::warn!(%error, "the guard's own program can't be found"),
@@ -52,6 +50,12 @@ pub(super) fn disks() -> [u32; Told::DISKS] {
     });
     let mut disks = [0; Told::DISKS];
     disks.iter_mut().zip(majors(&text)).for_each(|(slot, major)| *slot = major);
+    for major in majors(&text).skip(disks.len()) {
+        tracing::warn!(
+            major,
+            "no room to tell the kernel side of these devices: opening them is not judged as raw_disk"
+        );
+    }
     disks
 }
 
@@ -78,7 +82,12 @@ mod tests {
     #[test]
     fn what_it_has() {
         let own = files(&Config::default());
-        for path in ["/etc/agent-guard/policy.d", "/run/agent-guard", "/var/log/agent-guard"] {
+        for path in [
+            "/etc/agent-guard/policy.d",
+            "/run/agent-guard",
+            "/var/log/agent-guard",
+            crate::config::DEFAULT_PATH,
+        ] {
             assert!(own.paths.contains(&PathBuf::from(path)), "{path}");
         }
     }

@@ -1,0 +1,50 @@
+//! What a hook asks for, on its way through map memory to the event, the hold and its digest.
+
+use agent_guard_common::{Op, event::Hook};
+
+use crate::kernel::{Address, Untyped};
+
+/// What is asked for, in plain numbers, all of its bytes told: it goes through map memory.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Asked {
+    /// What is acted on; for a rename its source.
+    pub first: Untyped,
+    /// Target of a rename or a link.
+    pub second: Untyped,
+    /// Where a socket wants to go; family 0 for files.
+    pub address: Address,
+    /// What else belongs to it: the type of a new file, the flags of a rename, an ioctl.
+    pub detail: u32,
+    /// Protocol of that socket.
+    pub protocol: u16,
+    /// The operation that events name.
+    pub op: Op,
+    /// Where.
+    pub hook: Hook,
+    /// Generation that judges; 0 if there is none.
+    pub generation: u32,
+    /// 1 if what the hook returns reaches the system call, so that it can be started again.
+    pub restarts: u32,
+    /// VERIFIER: what it copies has to be initialised.
+    pub pad: u32,
+}
+
+/// What is asked for besides, by few hooks.
+///
+/// VERIFIER: not in [`Asked`], which is on the stack.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct More {
+    /// The process that is acted on, 0 for none.
+    pub target: u32,
+    /// 1 more than the number of the capability that is used, 0 for none.
+    pub capability: u32,
+    /// What else an answer is about: a digest of the arguments that aren't objects.
+    pub arguments: u64,
+}
+
+impl More {
+    /// Nothing.
+    pub const NONE: Self = Self { target: 0, capability: 0, arguments: 0 };
+}
