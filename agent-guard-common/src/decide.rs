@@ -8,7 +8,7 @@
 //! outwards, so the first level with a rule is the deepest; within a level the strictest rule counts.
 
 use crate::{
-    object::{Chain, NetKey, SideKey},
+    object::{Chain, SideKey},
     op::Op,
     rules::{MAX_PROFILES, Place, Profile, Slot, Tables},
     verdict::{Fault, Source, Verdict},
@@ -349,58 +349,8 @@ fn profile<T: Tables>(tables: &T, index: u32) -> Result<&Profile, Fault> {
     }
 }
 
-/// Decides about an operation on the system.
-///
-/// # Errors
-///
-/// [`Fault::PROFILE`] if the generation doesn't know the profile.
-#[inline(always)]
-pub fn system<T: Tables>(tables: &T, index: u32, op: Op) -> Result<Decision, Fault> {
-    let profile = profile(tables, index)?;
-    // VERIFIER: masked instead of compared, see [`crate::rules::OpRules::slot`].
-    let verdict = profile.system.get(usize::from(op.0) & (Op::SYSTEM_COUNT - 1));
-    let verdict = known(verdict.copied().map_or(Verdict::NONE, Verdict))?;
-    Ok(Decision::new(verdict, Source::SYSTEM, 0).under(profile))
-}
+pub use single::{Command, capability, command, connect, system};
 
-/// Decides about the use of a capability, by its number.
-///
-/// # Errors
-///
-/// [`Fault::PROFILE`] if the generation doesn't know the profile.
-#[inline(always)]
-pub fn capability<T: Tables>(tables: &T, index: u32, capability: u32) -> Result<Decision, Fault> {
-    let profile = profile(tables, index)?;
-    let may = profile.capabilities >> (capability & 63) & 1 != 0;
-    let verdict = if may { Verdict::ALLOW } else { Verdict::DENY };
-    Ok(Decision::new(verdict, Source::SYSTEM, 0).under(profile))
-}
-
-/// Decides about a connection (or a message sent without one) to an address.
-///
-/// `addr` is the address that the kernel goes to ([`crate::object::effective`]), IPv4 mapped;
-/// `port` is in host order. Of the rules of the longest prefix the first with the port decides, else what
-/// the profile says of connections that nothing names.
-///
-/// # Errors
-///
-/// [`Fault::PROFILE`] if the generation doesn't know the profile.
-#[inline(always)]
-pub fn connect<T: Tables>(tables: &T, index: u32, addr: [u8; 16], port: u16) -> Result<Decision, Fault> {
-    let entry = profile(tables, index)?;
-    if let Some(net) = tables.network(&NetKey::new(index, addr)) {
-        for rule in &net.ports {
-            if rule.verdict == Verdict::NONE.0 {
-                break;
-            }
-            if rule.low <= port && port <= rule.high {
-                let verdict = known(Verdict(rule.verdict))?;
-                return Ok(Decision::new(verdict, Source::RULE, rule.rule).under(entry));
-            }
-        }
-    }
-    Ok(Decision::new(known(Verdict(entry.connect))?, Source::NETWORK, 0).under(entry))
-}
-
+mod single;
 #[cfg(test)]
 mod tests;

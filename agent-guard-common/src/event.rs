@@ -118,7 +118,7 @@ pub struct Judged {
     pub first: Seen,
     /// Target of a rename or a link.
     pub second: Seen,
-    /// Path texts, see [`Components`].
+    /// Path texts, see [`Components`]. For [`crate::Op::EXEC`] the second are the arguments, each ended by a zero byte.
     pub path: [[u8; PATH_BYTES]; 2],
 }
 
@@ -235,6 +235,7 @@ hooks! {
     46 TASK_SETSCHEDULER "task_setscheduler",
     47 TASK_SETRLIMIT "task_setrlimit",
     48 TASK_MOVEMEMORY "task_movememory",
+    49 BPRM_CHECK_SECURITY "bprm_check_security",
 }
 
 /// The components of a path text, as the kernel side writes them: from the object towards the root,

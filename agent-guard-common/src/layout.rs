@@ -71,6 +71,22 @@ layout! {
     mm_arg_end,
     /// `linux_binprm.cred`, pointer to cred.
     bprm_cred,
+    /// `linux_binprm.mm`, pointer to `mm_struct`: of the program that is to be executed.
+    bprm_mm,
+    /// `linux_binprm.p`, unsigned long: where its arguments begin.
+    bprm_p,
+    /// `linux_binprm.exec`, unsigned long: where its environment ends.
+    bprm_exec,
+    /// `linux_binprm.argc`, int.
+    bprm_argc,
+    /// `linux_binprm.file`, pointer to file.
+    bprm_file,
+    /// `mm_struct.pgd`, pointer: the first of the page tables.
+    mm_pgd,
+    /// `task_struct.fs`, pointer to `fs_struct`.
+    task_fs,
+    /// `fs_struct.pwd`, struct path.
+    fs_struct_pwd,
     /// `linux_binprm.filename`, pointer to char.
     bprm_filename,
     /// `file.f_path`, struct path.
@@ -121,6 +137,8 @@ layout! {
     inode_i_generation,
     /// `inode.i_mode`, `umode_t`.
     inode_i_mode,
+    /// `inode.i_nlink`, unsigned int.
+    inode_i_nlink,
     /// `inode.i_rdev`, `dev_t`.
     inode_i_rdev,
     /// `super_block.s_dev`, `dev_t`.
@@ -155,6 +173,8 @@ layout! {
     unix_sock_path,
     /// Number of the system call in `pt_regs`: `orig_ax`, or `syscallno` on arm64.
     regs_syscall,
+    /// Place of the type among the arguments of LSM hook `perf_event_open`: 0, or 1 behind the attributes up to 6.13.
+    arg_perf_type,
     /// 1 if `super_block.s_mounts` is a list.
     is_s_mounts_list,
     /// Place of the dentry among the arguments of LSM hook `inode_setattr`: 0, or 1 behind the mount's id map.

@@ -23,6 +23,8 @@ impl Op {
     /// Connect a socket, or send without connecting.
     pub const CONNECT: Self = Self(7);
 
+    /// Execute a program with arguments.
+    pub const EXEC: Self = Self(16);
     /// Mount, unmount, move, change the root directory.
     pub const MOUNT: Self = Self(32);
     /// Make or enter name spaces.
@@ -112,6 +114,7 @@ impl Op {
             Self::RENAME => "rename",
             Self::METADATA => "metadata",
             Self::CONNECT => "connect",
+            Self::EXEC => "exec",
             Self::MOUNT => "mount",
             Self::NAMESPACES => "namespaces",
             Self::MODULES => "modules",
@@ -160,7 +163,7 @@ impl Op {
 
     /// All of them, but [`Op::CAPABILITY`], whose name is no operation to ask for.
     pub fn all() -> impl Iterator<Item = Self> {
-        Self::FILE.into_iter().chain([Self::CONNECT]).chain(Self::SYSTEM)
+        Self::FILE.into_iter().chain([Self::CONNECT, Self::EXEC]).chain(Self::SYSTEM)
     }
 
     /// The operation with that name, if there is one.
@@ -178,7 +181,7 @@ mod tests {
     fn names_round_trip() {
         for op in Op::all() {
             assert_eq!(Op::from_name(op.name()), Some(op));
-            assert_eq!(op.is_system(), (op.0 as usize) >= Op::COUNT);
+            assert_eq!(op.is_system(), Op::SYSTEM.contains(&op));
             assert_eq!(op.mask().trailing_zeros(), u32::from(op.0));
         }
         for (at, op) in Op::SYSTEM.into_iter().enumerate() {

@@ -10,6 +10,8 @@
 //! | places | number | [`Place`] | sized to the policy |
 //! | sides | [`SideKey`] | [`Side`] | sized to the policy and its sessions |
 //! | profiles | index | [`Profile`] | [`MAX_PROFILES`] |
+//! | commands | state | [`CommandState`] | sized to the policy |
+//! | programs | [`ObjectKey`] | number of a program | sized to the policy |
 //! | networks | prefix of [`NetKey`] | [`NetEntry`] | sized to the policy |
 //!
 //! A *place* is what all rules together say of one path: where it leads to (an object) and how it is called (names)
@@ -161,8 +163,10 @@ pub struct Profile {
     pub flags: u32,
     /// Verdict of `network.connect`.
     pub connect: u8,
+    /// Verdict of `exec.anonymous`: programs that no path leads to.
+    pub anonymous: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
     /// One bit for each operation that anything but `allow` can be said of, critical rules and rules of the session's own
     /// paths included ([`Op::mask`]). Others needn't be judged. Connections always are.
     pub judged: u64,
@@ -172,6 +176,10 @@ pub struct Profile {
     pub outside: [u8; Op::COUNT],
     /// Verdicts of `system`, one an operation: the last five bits of its number are its place.
     pub system: [u8; Op::SYSTEM_COUNT],
+    /// The first [`CommandState`]; 0 if there are no rules about commands.
+    pub commands: u32,
+    /// Zero.
+    pub pad2: u32,
 }
 
 impl Profile {
@@ -185,6 +193,36 @@ impl Profile {
     #[must_use]
     pub const fn judges(&self, op: Op) -> bool {
         self.judged & op.mask() != 0
+    }
+}
+
+/// States of all command rules together, at most: a byte leads to one of them by 16 bits.
+pub const MAX_COMMAND_STATES: usize = 1 << 16;
+
+/// A state of the automaton that reads what a program is executed with. Rules about commands are compiled into one for each
+/// profile; state 0 is of all of them: from there no rule can come true any more.
+///
+/// It reads the number of the program as one byte (0 for one that no rule knows), then its arguments, each with the zero byte
+/// at its end. The state that it is in then says what the rules say.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommandState {
+    /// The rule that decides if this is the end.
+    pub rule: Slot,
+    /// The next state for each byte.
+    pub next: [u16; 256],
+}
+
+impl CommandState {
+    /// No rule, wherever it goes on.
+    pub const DEAD: Self = Self { rule: Slot::NONE, next: [0; 256] };
+
+    /// The next state.
+    #[inline(always)]
+    #[must_use]
+    pub fn after(&self, byte: u8) -> u32 {
+        // VERIFIER: a byte is always one of 256.
+        self.next.get(usize::from(byte)).copied().unwrap_or(0) as u32
     }
 }
 
@@ -229,6 +267,10 @@ pub trait Tables {
     fn side(&self, key: &SideKey) -> Option<&Side>;
     /// A profile by its index.
     fn profile(&self, index: u32) -> Option<&Profile>;
+    /// A state of the automata that read commands; state 0 is in no table.
+    fn command(&self, number: u32) -> Option<&CommandState>;
+    /// The number of a program that rules about commands know; 0 for any other.
+    fn program(&self, key: &ObjectKey) -> u8;
     /// The entry of the longest prefix that has the address.
     fn network(&self, key: &NetKey) -> Option<&NetEntry>;
 }
@@ -245,6 +287,8 @@ mod pod {
     unsafe impl aya::Pod for super::Profile {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::NetEntry {}
+    // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
+    unsafe impl aya::Pod for super::CommandState {}
 }
 
 #[cfg(test)]
@@ -257,7 +301,8 @@ mod tests {
         assert_eq!(size_of::<Place>(), 80);
         assert_eq!(size_of::<Side>(), 72);
         assert_eq!(size_of::<Head>(), 8);
-        assert_eq!(size_of::<Profile>(), 64);
+        assert_eq!(size_of::<Profile>(), 72);
+        assert_eq!(size_of::<CommandState>(), 520);
         assert_eq!(size_of::<NetEntry>(), 12 * MAX_PORTS);
     }
 

@@ -20,6 +20,9 @@ pub struct Tag {
     /// What was approved last. An approved open for writing includes the truncation that is part of the
     /// same call, which has a hook of its own.
     pub granted: u64,
+    /// What was approved while a program is being executed, which has several hooks and begins again for each that holds it: not
+    /// asked again until it runs.
+    pub executing: [u64; Self::EXECUTING],
     /// The generation that `judged` is of; 0 for none.
     pub generation: u32,
     /// What the session's profile judges of operations on files, see [`crate::rules::Profile::judged`].
@@ -37,6 +40,8 @@ pub struct Tag {
 }
 
 impl Tag {
+    /// Questions that one execution can ask; one with more is asked from the first again.
+    pub const EXECUTING: usize = 4;
     /// Directories that a task remembers.
     pub const DIRECTORIES: usize = 2;
 }
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<Tag>(), 40 + 8 + 8 + 8 + 32 + 2 * 56);
+        assert_eq!(size_of::<Tag>(), 40 + 32 + 8 + 8 + 8 + 32 + 2 * 56);
         assert_eq!(size_of::<Session>(), 32);
         assert_eq!(size_of::<Answer>(), 8);
         assert_eq!(size_of::<Guard>(), 40 + 16 + 32);

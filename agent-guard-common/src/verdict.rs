@@ -84,6 +84,9 @@ impl Source {
     /// The guard itself, which no policy lets a session touch.
     pub const GUARD: Self = Self(10);
 
+    /// `exec`.
+    pub const EXEC: Self = Self(11);
+
     /// The name that command line and events use.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -98,6 +101,7 @@ impl Source {
             Self::FAULT => "fault",
             Self::SYSTEM => "system",
             Self::GUARD => "guard",
+            Self::EXEC => "exec",
             _ => "none",
         }
     }

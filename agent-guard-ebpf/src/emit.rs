@@ -1,7 +1,7 @@
 //! Telling the daemon: reserve, fill, submit, count what was lost.
 
 use agent_guard_common::{
-    ABI,
+    ABI, Op,
     event::{self, ARGS_BYTES, Exec, Header, Hook, Judged, Lifecycle, PATH_BYTES, Seen, count as slot},
 };
 use aya_ebpf::helpers::{
@@ -95,6 +95,9 @@ pub fn fill(record: &mut Judged, subject: &Subject, asked: &Asked, outcome: &Out
     let Untyped { dentry, mount } = asked.second;
     emit_see(record, 1, dentry);
     emit_path(record, 1, dentry, mount);
+    if asked.op.0 == Op::EXEC.0 {
+        emit_arguments(record);
+    }
     // Last, so that who reads a record in the table of holds can tell a whole one.
     // SAFETY: a member of a record that is ours.
     unsafe { core::ptr::write_volatile(&raw mut record.header.size, size_of::<Judged>() as u32) };
@@ -146,6 +149,26 @@ pub extern "C" fn emit_path(record: *mut Judged, which: u32, dentry: u64, mount:
     if dentry != 0 {
         path(seen, text, Untyped { dentry, mount });
     }
+    0
+}
+
+/// Writes the arguments of a program where the second path would be.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn emit_arguments(record: *mut Judged) -> u32 {
+    // SAFETY: the caller's, and whole.
+    let (Some(record), Some(scratch)) = (unsafe { record.as_mut() }, scratch()) else { return 0 };
+    let Judged { second, path: [_, text], .. } = record;
+    let arguments = &scratch.arguments;
+    const { assert!(PATH_BYTES == ARGS_BYTES) }
+    // SAFETY: as many bytes here as there.
+    let code = unsafe {
+        bpf_probe_read_kernel(text.as_mut_ptr().cast(), PATH_BYTES as u32, arguments.text.as_ptr().cast())
+    };
+    second.path_len = if code == 0 { arguments.length as u16 } else { 0 };
+    second.cut = arguments.cut as u16;
     0
 }
 
@@ -267,7 +290,7 @@ pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
 /// Tells that something a hook keeps from the guard itself was tried.
 #[inline(always)]
 pub fn guard(subject: Subject, hook: Hook, object: Untyped, outcome: &Outcome) {
-    let mut call = Call::new(subject, hook, agent_guard_common::Op::CONNECT);
+    let mut call = Call::new(subject, hook, Op::CONNECT);
     call.asked.first = object;
     judged(&call.subject, &call.asked, outcome);
 }

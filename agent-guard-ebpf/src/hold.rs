@@ -53,6 +53,9 @@ pub fn hold(subject: &mut Subject, asked: &Asked, decision: Decision, digest: u6
             None => ask(subject, asked, decision, digest),
         };
     }
+    if is_executing(asked) && was_approved(subject, digest) {
+        return Outcome { answer: SILENT, ..Outcome::fresh(decision, 0) };
+    }
     let granted = subject.tag().granted == digest;
     subject.tag_mut().granted = 0;
     if granted && is_truncation(asked) {
@@ -66,6 +69,21 @@ pub fn hold(subject: &mut Subject, asked: &Asked, decision: Decision, digest: u6
 #[inline(always)]
 fn is_truncation(asked: &Asked) -> bool {
     asked.hook.0 == Hook::PATH_TRUNCATE.0 || asked.hook.0 == Hook::FILE_TRUNCATE.0
+}
+
+/// A hook of `execve` before the new program runs. There are several, each for a question of its own, and the call begins again for
+/// each: what was approved must not be asked again then, or two would ask in turns for ever.
+#[inline(always)]
+fn is_executing(asked: &Asked) -> bool {
+    (asked.hook.0 == Hook::FILE_OPEN.0 && asked.op.0 == Op::EXECUTE.0)
+        || asked.hook.0 == Hook::BPRM_CHECK_SECURITY.0
+        || asked.hook.0 == Hook::BPRM_CREDS_FROM_FILE.0
+}
+
+#[inline(always)]
+fn was_approved(subject: &Subject, digest: u64) -> bool {
+    let [a, b, c, d] = subject.tag().executing;
+    digest == a || digest == b || digest == c || digest == d
 }
 
 /// Uses an answer up.
@@ -85,6 +103,10 @@ fn answered(
     tag.hold = 0;
     tag.digest = 0;
     tag.granted = if approved && opened { digest } else { 0 };
+    if approved && is_executing(asked) {
+        let [a, b, c, _] = tag.executing;
+        tag.executing = [digest, a, b, c];
+    }
     let (done, answer, code) = if approved {
         (Verdict::ALLOW, Judged::APPROVED, 0)
     } else {
@@ -204,6 +226,12 @@ fn digest(asked: &Asked) -> u64 {
             .word(u64::from_ne_bytes([i, j, k, l, m, n, o, p]))
             .word(u64::from(asked.address.port) | (u64::from(asked.protocol) << 16))
             .finish();
+    }
+    if asked.op.0 == Op::EXEC.0 {
+        if scratch.more.arguments == 0 {
+            return 0;
+        }
+        *state = state.word(scratch.more.arguments);
     }
     if asked.op.is_system() {
         let More { target, capability, arguments } = scratch.more;

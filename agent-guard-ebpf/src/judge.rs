@@ -6,7 +6,7 @@ use agent_guard_common::{
     event::Hook,
     names::{FILTER_WORDS, Shapes},
     object::{NameKey, NetKey, ObjectKey, SideKey},
-    rules::{NetEntry, Place, Profile, Side, Tables},
+    rules::{CommandState, NetEntry, Place, Profile, Side, Tables},
     subject::{Session, Tag},
 };
 use aya_ebpf::btf_maps::lpm_trie;
@@ -14,7 +14,10 @@ use aya_ebpf::btf_maps::lpm_trie;
 use crate::{
     asked::Asked,
     kernel::{Address, Dentry, Path, Untyped, VfsMount},
-    maps::{FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES, SHAPES, SIDES},
+    maps::{
+        COMMANDS, FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES, PROGRAMS, SHAPES,
+        SIDES,
+    },
     tag::Subject,
 };
 
@@ -126,6 +129,20 @@ impl Tables for Parity {
     #[inline(always)]
     fn profile(&self, index: u32) -> Option<&Profile> {
         PROFILES.get(self.0)?.get(index).map(read)
+    }
+
+    #[inline(always)]
+    fn command(&self, number: u32) -> Option<&CommandState> {
+        COMMANDS.get(self.0)?.get(number).map(read)
+    }
+
+    #[inline(always)]
+    fn program(&self, key: &ObjectKey) -> u8 {
+        // SAFETY: entries of a published table never change.
+        PROGRAMS
+            .get(self.0)
+            .and_then(|programs| unsafe { programs.get(key) })
+            .map_or(0, |number| *number as u8)
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, reason = "a binary: pub means for the other modules")]
 #![allow(missing_docs, reason = "hooks say what they are by their kernel prototype")]
 
+mod arguments;
 mod asked;
 mod emit;
 mod enforce;

@@ -8,16 +8,17 @@ use agent_guard_common::{
     event,
     names::{ChainHash, FILTER_WORDS, NameHash, Shape, Shapes},
     object::{NameKey, NetKey, ObjectKey, SideKey},
-    rules::{MAX_PROFILES, NetEntry, Place, Profile, Side},
+    rules::{CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
 use aya_ebpf::{
-    bindings::{BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE},
+    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE},
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 
 use crate::{
+    arguments::Arguments,
     asked::{Asked, More},
     kernel::mount,
     known::Known,
@@ -97,6 +98,8 @@ pub struct Scratch {
     pub name_length: u32,
     /// Not 0 once a step of the walk has failed to find this.
     pub lost: u32,
+    /// What a program is executed with.
+    pub arguments: Arguments,
 }
 
 /// A chain of names on its way up.
@@ -168,6 +171,9 @@ pub static GENERATION: Array<u32, 1> = Array::new();
 /// Size that the inner maps have in this object. The daemon makes the real ones to the policy's size.
 const INNER: usize = 1;
 
+/// An inner array can have another size than the one in this object. As [`GROWS`].
+const INNER_MAP: usize = BPF_F_INNER_MAP as usize;
+
 /// Inner maps take memory when an entry comes. Part of what the real ones are compared with.
 const GROWS: usize = BPF_F_NO_PREALLOC as usize;
 
@@ -182,6 +188,8 @@ pub type PlaceWords = Words<{ size_of::<Place>() / 8 }>;
 pub type SideWords = Words<{ size_of::<Side>() / 8 }>;
 /// [`Profile`] in words.
 pub type Profiles = Array<Words<{ size_of::<Profile>() / 8 }>, { MAX_PROFILES as usize }>;
+/// States of commands, in words; as many as the policy has.
+pub type Commands = Array<Words<{ size_of::<CommandState>() / 8 }>, INNER, INNER_MAP>;
 /// [`NetEntry`] in words; shorter ones, because in a trie the value comes behind a key of 20 bytes.
 pub type NetWords = [u32; size_of::<NetEntry>() / 4];
 /// [`Shapes`] in words.
@@ -221,6 +229,14 @@ pub static PROFILES: ArrayOfMaps<Profiles, 2> = ArrayOfMaps::new();
 /// Address prefixes; as [`OBJECTS`].
 #[btf_map]
 pub static NETWORKS: ArrayOfMaps<LpmTrie<NetKey, NetWords, INNER>, 2> = ArrayOfMaps::new();
+
+/// States of the automata that read commands; as [`OBJECTS`].
+#[btf_map]
+pub static COMMANDS: ArrayOfMaps<Commands, 2> = ArrayOfMaps::new();
+
+/// Numbers of programs that rules about commands know; as [`OBJECTS`].
+#[btf_map]
+pub static PROGRAMS: ArrayOfMaps<HashMap<ObjectKey, u32, INNER, GROWS>, 2> = ArrayOfMaps::new();
 
 /// What the daemon tells us once. Written by the daemon at start, read by holds and by the guard's own hooks.
 #[btf_map]

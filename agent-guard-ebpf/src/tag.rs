@@ -21,6 +21,7 @@ const EMPTY: Tag = Tag {
     hold: 0,
     digest: 0,
     granted: 0,
+    executing: [0; Tag::EXECUTING],
     generation: 0,
     judged: 0,
     named: 0,
@@ -83,6 +84,12 @@ impl Subject {
     pub fn tag_mut(&mut self) -> &mut Tag {
         // SAFETY: as above.
         unsafe { &mut *self.tag }
+    }
+
+    /// Another program runs: what was approved for its execution is used up.
+    #[inline(always)]
+    pub fn executed(&mut self) {
+        self.tag_mut().executing = [0; Tag::EXECUTING];
     }
 
     /// The session.

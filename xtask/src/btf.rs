@@ -27,11 +27,12 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 25] = [
+const STRUCTS: [&str; 26] = [
     "cred",
     "ctl_table",
     "dentry",
     "file",
+    "fs_struct",
     "iattr",
     "inode",
     "linux_binprm",
@@ -56,7 +57,7 @@ const STRUCTS: [&str; 25] = [
 ];
 
 /// Functions whose parameters the layout reads, too.
-const PROTOTYPES: [&str; 1] = ["bpf_lsm_inode_setattr"];
+const PROTOTYPES: [&str; 2] = ["bpf_lsm_inode_setattr", "bpf_lsm_perf_event_open"];
 
 /// How the functions begin that tell which LSM hooks programs can be attached to.
 const HOOKS: &str = "bpf_lsm_";

@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use super::*;
 use crate::{
     names::Shapes,
-    object::{NameKey, ObjectKey},
-    rules::{NetEntry, OpRules, PortRule, Side},
+    object::{NameKey, NetKey, ObjectKey},
+    rules::{CommandState, NetEntry, OpRules, PortRule, Side},
 };
 
 #[derive(Default)]
@@ -13,6 +13,7 @@ struct Plain {
     sides: HashMap<SideKey, Side>,
     profiles: HashMap<u32, Profile>,
     nets: HashMap<NetKey, NetEntry>,
+    commands: HashMap<u32, CommandState>,
 }
 
 impl Tables for Plain {
@@ -37,6 +38,12 @@ impl Tables for Plain {
     fn profile(&self, index: u32) -> Option<&Profile> {
         self.profiles.get(&index)
     }
+    fn command(&self, number: u32) -> Option<&CommandState> {
+        self.commands.get(&number)
+    }
+    fn program(&self, _key: &ObjectKey) -> u8 {
+        0
+    }
     fn network(&self, key: &NetKey) -> Option<&NetEntry> {
         self.nets.get(key)
     }
@@ -59,7 +66,10 @@ impl Plain {
             flags: Profile::PRESENT | flags,
             connect: Verdict::DENY.0,
             judged: u64::MAX,
-            pad: [0; 3],
+            anonymous: Verdict::DENY.0,
+            pad: [0; 2],
+            commands: 0,
+            pad2: 0,
             capabilities: 1 << 21,
             outside: [Verdict::DENY.0; Op::COUNT],
             system: [Verdict::DENY.0; Op::SYSTEM_COUNT],
@@ -403,4 +413,37 @@ fn capabilities() {
     let verdict = |number| capability(&plain, P, number).map(|decision| decision.verdict);
     assert_eq!((verdict(21), verdict(20)), (Ok(Verdict::ALLOW), Ok(Verdict::DENY)));
     assert_eq!(capability(&plain, P + 1, 21), Err(Fault::PROFILE));
+}
+
+#[test]
+fn commands() {
+    let mut tables = Plain::new(0);
+    // The program, then `x`, and nothing behind it.
+    let mut rows = [CommandState::DEAD; 4];
+    rows[1].next = [2; 256];
+    rows[2].next[usize::from(b'x')] = 3;
+    rows[3].rule = Slot::new(Verdict::HOLD, 7);
+    tables.commands.extend((0..).zip(rows));
+    let whole = |tables: &Plain, text: &[u8], anonymous| {
+        let mut read = Command::begin(tables, P, 5)?;
+        for byte in text {
+            if read.goes_on() {
+                read.read(tables, *byte)?;
+            }
+        }
+        command(tables, P, read, anonymous).map(|decision| (decision.verdict, decision.source, decision.rule))
+    };
+    let plain = Ok((Verdict::ALLOW, Source::EXEC, 0));
+    assert_eq!(whole(&tables, b"x", false), plain);
+    assert_eq!(whole(&tables, b"x", true), Ok((Verdict::DENY, Source::EXEC, 0)));
+    tables.profiles.get_mut(&P).unwrap().commands = 1;
+    assert_eq!(whole(&tables, b"x", false), Ok((Verdict::HOLD, Source::RULE, 7)));
+    assert_eq!(whole(&tables, b"xx", false), plain);
+    assert_eq!(whole(&tables, b"", false), plain);
+    assert_eq!(whole(&tables, b"x", true), Ok((Verdict::DENY, Source::EXEC, 0)));
+    tables.profiles.get_mut(&P).unwrap().flags |= Profile::REPORT_ONLY;
+    assert_eq!(whole(&tables, b"x", false), Ok((Verdict::REPORT, Source::RULE, 7)));
+    tables.commands.remove(&2);
+    assert_eq!(whole(&tables, b"x", false), Err(Fault::GENERATION));
+    assert_eq!(Command::begin(&tables, P + 1, 0), Err(Fault::PROFILE));
 }

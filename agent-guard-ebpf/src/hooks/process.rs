@@ -48,7 +48,8 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 // void sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
+    let Some(mut subject) = Subject::current() else { return 0 };
+    subject.executed();
     emit::exec(&subject, Bprm(ctx.arg(2)));
     0
 }

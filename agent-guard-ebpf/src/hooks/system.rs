@@ -7,7 +7,7 @@ use crate::{
     asked::More,
     enforce::{enforce, enforce_more},
     judge::{Call, Judgement},
-    kernel::{Bprm, File},
+    kernel::{Bprm, File, perf_has_attributes},
     tag::Subject,
 };
 
@@ -16,6 +16,8 @@ const AF_UNIX: u32 = 1;
 const AF_NETLINK: u32 = 16;
 const AF_PACKET: u32 = 17;
 const AF_XDP: u32 = 44;
+/// `include/linux/perf_event.h`, `include/linux/security.h` from 6.14 on.
+const PERF_SECURITY_OPEN: u32 = 0;
 /// `SOCK_RAW`, `SOCK_PACKET` (`include/linux/net.h`).
 const SOCK_RAW: u32 = 3;
 const SOCK_PACKET: u32 = 10;
@@ -55,9 +57,14 @@ pub fn bpf(ctx: LsmContext) -> i32 {
 }
 
 // int perf_event_open(struct perf_event_attr *attr, int type), without the first from 6.14 on
+// Asked first for every event, then again for what some of them are about.
 #[lsm(hook = "perf_event_open")]
-pub fn perf_event_open(_ctx: LsmContext) -> i32 {
+pub fn perf_event_open(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
+    let asked: u32 = if perf_has_attributes() { ctx.arg(1) } else { ctx.arg(0) };
+    if asked != PERF_SECURITY_OPEN {
+        return 0;
+    }
     act::<{ Hook::PERF_EVENT_OPEN.0 }>(subject, Op::PERF, 0, true)
 }
 

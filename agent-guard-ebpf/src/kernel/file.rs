@@ -202,6 +202,13 @@ impl File {
         load!(self.0, file_f_flags, u32) & FMODE_EXEC != 0
     }
 
+    /// Whether no path leads to it: made by the kernel for itself (`memfd_create`), or deleted.
+    #[inline(always)]
+    pub fn is_anonymous(self) -> bool {
+        let path = self.path();
+        path.mount().internal() || path.dentry().inode().is_none_or(|inode| inode.names() == 0)
+    }
+
     /// Whether the call that opens it has made it.
     #[inline(always)]
     pub fn just_created(self) -> bool {

@@ -51,6 +51,12 @@ impl Inode {
         load!(self.0, inode_i_ino, u64)
     }
 
+    /// How many names it has.
+    #[inline(always)]
+    pub fn names(self) -> u32 {
+        load!(self.0, inode_i_nlink, u32)
+    }
+
     /// Which of the inodes that have had this number it is.
     #[inline(always)]
     pub fn generation(self) -> u32 {

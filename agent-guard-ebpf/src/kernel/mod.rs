@@ -6,6 +6,7 @@
 
 pub mod file;
 mod inode;
+mod memory;
 pub mod mount;
 mod net;
 mod task;
@@ -18,6 +19,7 @@ use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 pub use self::{
     file::{Attributes, Dentry, File, Path, Untyped, VfsMount, Vma, key_of, mode_of},
     inode::{Device, Inode, PROC_SUPER_MAGIC, Sysctl},
+    memory::{PAGE, memory_page},
     net::{Address, Message, Socket, unix_path},
     task::{Bprm, Task, UserNamespace},
 };
@@ -94,4 +96,10 @@ pub fn repeat<S>(times: u32, step: extern "C" fn(u32, *mut S) -> i64, state: &mu
 #[inline(always)]
 pub fn setattr_has_idmap() -> bool {
     offset!(arg_setattr_dentry) != 0
+}
+
+/// Whether the arguments of `perf_event_open` begin with the attributes.
+#[inline(always)]
+pub fn perf_has_attributes() -> bool {
+    offset!(arg_perf_type) != 0
 }

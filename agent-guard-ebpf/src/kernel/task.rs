@@ -4,7 +4,7 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_task_pt_regs,
 };
 
-use super::{load, probe};
+use super::{File, Path, load, offset, probe};
 
 /// `struct task_struct *`, typed.
 #[derive(Clone, Copy)]
@@ -53,6 +53,13 @@ impl Task {
     pub fn parent_tgid(self) -> u32 {
         let parent = load!(self.0, task_real_parent, *const u8);
         load!(parent, task_tgid, u32)
+    }
+
+    /// The directory that it is in, `struct dentry *`.
+    #[inline(always)]
+    pub fn directory(self) -> u64 {
+        let fs = load!(self.0, task_fs, *const u8);
+        Path(fs.wrapping_add(offset!(fs_struct_pwd))).dentry().address()
     }
 
     /// Its mount name space, typed.
@@ -183,6 +190,37 @@ impl UserNamespace {
 }
 
 impl Bprm {
+    /// The file that is executed: of a script first itself, then its interpreter.
+    #[inline(always)]
+    pub fn file(self) -> File {
+        File(load!(self.0, bprm_file, *const u8))
+    }
+
+    /// The first of the page tables of its memory.
+    #[inline(always)]
+    pub fn page_tables(self) -> u64 {
+        let mm = load!(self.0, bprm_mm, *const u8);
+        load!(mm, mm_pgd, u64)
+    }
+
+    /// Where its arguments are in that memory; its environment comes behind them.
+    #[inline(always)]
+    pub fn arguments_at(self) -> u64 {
+        load!(self.0, bprm_p, u64)
+    }
+
+    /// Where its environment ends.
+    #[inline(always)]
+    pub fn environment_end(self) -> u64 {
+        load!(self.0, bprm_exec, u64)
+    }
+
+    /// How many arguments it has.
+    #[inline(always)]
+    pub fn argument_count(self) -> u32 {
+        load!(self.0, bprm_argc, u32)
+    }
+
     /// Copies the name that the program is executed by; returns its length.
     #[inline(always)]
     pub fn filename(self, to: &mut [u8; agent_guard_common::event::EXE_BYTES]) -> u32 {

@@ -29,6 +29,7 @@ pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
             RuleKind::Critical => "critical",
             RuleKind::Rule => "files",
             RuleKind::Network => "network",
+            RuleKind::Exec => "exec",
             RuleKind::Guard => "guard",
         }
         .to_owned(),
@@ -93,7 +94,11 @@ pub fn policy(
     let mut rules: Vec<&RuleInfo> = summary
         .critical
         .iter()
-        .chain(profiles.iter().flat_map(|profile| profile.rules.iter().chain(&profile.network)))
+        .chain(
+            profiles
+                .iter()
+                .flat_map(|profile| profile.rules.iter().chain(&profile.network).chain(&profile.commands)),
+        )
         .chain(&summary.own)
         .collect();
     rules.sort_by_key(|rule| rule.number);
@@ -120,6 +125,7 @@ fn profile(profile: &ProfileSummary) -> ProfileView {
         scope: profile.scope.iter().map(|entry| entry.path.clone()).collect(),
         outside: verdicts(&profile.outside),
         connect: profile.connect.clone(),
+        anonymous: profile.anonymous.clone(),
         system: verdicts(&profile.system),
         capabilities: profile.capabilities.clone(),
     }
@@ -150,6 +156,9 @@ pub fn hooks(rule: &RuleInfo, present: &[Program]) -> Vec<String> {
 ///
 /// If it is no question about a policy.
 pub fn question(request: &ExplainRequest) -> Result<Question, ExplainError> {
+    if let Some(command) = &request.exec {
+        return Ok(Question::Exec(command.clone()));
+    }
     match (&request.operation, &request.path, &request.connect) {
         (_, _, Some(to)) => Question::connect(to),
         (Some(op), Some(path), None) => Question::file(op, Path::new(path)),

@@ -234,9 +234,11 @@ async fn explain(daemon: Daemon, caller: Caller, Payload(body): Payload<ExplainR
 fn check_explain(request: &ExplainRequest) -> Result<(), ApiError> {
     let file = request.operation.is_some() || request.path.is_some();
     let whole = request.operation.is_some() && request.path.is_some();
-    match (file, whole, request.connect.is_some()) {
-        (true, true, false) | (false, false, true) => Ok(()),
-        _ => Err(ApiError::new(Code::BadRequest, "either `operation` and `path`, or `connect`")),
+    match (file, whole, request.connect.is_some(), request.exec.is_some()) {
+        (true, true, false, false) | (false, false, true, false) | (false, false, false, true) => Ok(()),
+        _ => {
+            Err(ApiError::new(Code::BadRequest, "one of these: `operation` and `path`, `connect`, or `exec`"))
+        }
     }
 }
 

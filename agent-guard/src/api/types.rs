@@ -254,6 +254,8 @@ pub struct HoldInfo {
     pub path: Option<String>,
     /// Where a rename or a link would put it.
     pub target_path: Option<String>,
+    /// The command that it wants to execute.
+    pub command_line: Option<String>,
     /// Address it wants to connect to.
     pub address: Option<String>,
     /// Port.

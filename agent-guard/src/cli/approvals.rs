@@ -45,6 +45,9 @@ fn answer(
 
 /// What is tried, in a few words.
 fn what(hold: &HoldInfo) -> String {
+    if let (Some(path), Some(line)) = (&hold.path, &hold.command_line) {
+        return printable(&format!("{} {path} as {line}", hold.operation));
+    }
     let object = match (&hold.path, &hold.address) {
         (Some(path), _) => path.clone(),
         (None, Some(address)) if address.contains(':') => {
@@ -133,7 +136,7 @@ mod tests {
             "id": "00000000000000000000000001", "session": "00000000000000000000000002",
             "session_name": null, "profile": "p", "operation": "rename",
             "process": {"pid": 7, "started": {"ms": 1}, "exe": "/usr/bin/mv\u{1b}", "cmd_line": "", "uid": 0},
-            "path": "/a", "target_path": "/b", "address": null, "port": null, "rule": null,
+            "path": "/a", "target_path": "/b", "command_line": null, "address": null, "port": null, "rule": null,
             "asked": {"ms": 1}, "state": "waiting", "answered_by": null, "answered": null,
             "comment": null, "waited_ms": 5
         }))
@@ -144,5 +147,8 @@ mod tests {
             (None, None, Some("fd00::1".to_owned()), Some(443));
         hold.operation = "connect".to_owned();
         assert_eq!(what(&hold), "connect [fd00::1]:443");
+        (hold.path, hold.command_line) = (Some("/bin/rm".to_owned()), Some("rm -rf /".to_owned()));
+        hold.operation = "exec".to_owned();
+        assert_eq!(what(&hold), "exec /bin/rm as rm -rf /");
     }
 }

@@ -228,6 +228,9 @@ pub struct ExplainArgs {
     /// A connection instead
     #[arg(long, value_name = "HOST:PORT")]
     pub connect: Option<String>,
+    /// The execution of a program instead, by its name or its path, with all that follows for its arguments
+    #[arg(long, value_name = "ARGV", num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["op", "connect"])]
+    pub exec: Option<Vec<String>>,
     /// As a session of that profile sees it: its id, the end of its id, or its name
     #[arg(long, value_name = "ID", conflicts_with = "file")]
     pub session: Option<String>,

@@ -34,8 +34,8 @@ pub(super) fn explain(client: &Client, args: ExplainArgs) -> Result<Exit, Failur
     let out = Out::new(args.json);
     let path = args.path.as_deref().map(absolute).transpose()?;
     let session = args.session.as_deref().map(|id| ids::session(client, id)).transpose()?;
-    let ExplainArgs { profile, op: operation, connect, .. } = args;
-    let request = ExplainRequest { profile, operation, path, connect, session };
+    let ExplainArgs { profile, op: operation, connect, exec, .. } = args;
+    let request = ExplainRequest { profile, operation, path, connect, exec, session };
     let explanation = if args.file.is_empty() {
         client.post("/v1/policy/explain", &request)?
     } else {

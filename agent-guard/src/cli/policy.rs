@@ -40,6 +40,7 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
             ("scope", profile.scope.join(", ")),
             ("outside", verdicts(&profile.outside)),
             ("connect", profile.connect.clone()),
+            ("anonymous", profile.anonymous.clone()),
             ("system", verdicts(&profile.system)),
             ("capabilities", profile.capabilities.join(", ")),
         ])?;

@@ -184,6 +184,28 @@ pub enum Object {
     Address(AddressRef),
     /// The system, or another process.
     System(SystemRef),
+    /// A program that is executed.
+    Command(CommandRef),
+}
+
+/// A program and its arguments.
+#[derive(Clone, Debug)]
+pub struct CommandRef {
+    /// Its file.
+    pub file: FileRef,
+    /// What it is executed with; the first is how it is called.
+    pub arguments: Vec<String>,
+    /// Whether there is more than that.
+    pub cut: bool,
+}
+
+impl CommandRef {
+    /// As one line, for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let more = if self.cut { " ..." } else { "" };
+        format!("{}{more}", self.arguments.join(" "))
+    }
 }
 
 /// Something done to the system.

@@ -65,6 +65,8 @@ impl Guard {
         tables.shapes = files.shapes.into_iter().collect();
         tables.places = files.places.into_iter().collect();
         tables.sides = files.sides.into_iter().collect();
+        tables.commands = read.commands;
+        tables.programs = read.programs.into_iter().collect();
         tables.networks = read.networks.into_iter().map(|(bits, key, entry)| ((bits, key), entry)).collect();
         Ok(tables)
     }

@@ -18,7 +18,7 @@ use crate::{
     },
     config::Config,
     events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
-    kernel::tables,
+    kernel::{memory, tables},
     policy::{
         self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo, RuleKind,
         source::{self, SourceError, Trust},
@@ -50,10 +50,22 @@ pub enum Refused {
 fn read(config: &Config) -> Result<Policy, Refused> {
     let sources = source::read(std::slice::from_ref(&config.policy), Trust::Root)?;
     let mut policy = policy::load(sources).map_err(Refused::Invalid)?;
+    unreadable(&policy)?;
     for path in policy.protect(&own::files(config)) {
         tracing::warn!(path = %path.display(), "no rule can protect this path of the guard's own: give it a plain name");
     }
     Ok(policy)
+}
+
+/// Refuses rules about commands where arguments can't be read.
+fn unreadable(policy: &Policy) -> Result<(), Refused> {
+    let mut rules = policy.profiles.iter().flat_map(|profile| &profile.exec.rules);
+    match (rules.next(), memory::missing()) {
+        (Some(rule), Some(why)) => {
+            Err(Refused::Invalid(vec![Diagnostic::error(&rule.origin, why.to_owned())]))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Reads the policy that a configuration names and compiles it on trial: what it says of objects is good for nothing but finding
@@ -314,6 +326,8 @@ fn entries(compiled: &Compiled) -> tables::Compiled {
         suffixes: compiled.head.suffixes,
         profiles: compiled.profiles.iter().map(|(_, index, profile)| (*index, *profile)).collect(),
         networks: compiled.networks.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
+        commands: compiled.commands.clone(),
+        programs: list(&compiled.programs),
     }
 }
 
@@ -333,9 +347,10 @@ pub(super) fn no_policy() -> ApiError {
 /// Names the tables; compared on one host between two boots only.
 fn digest(compiled: &Compiled) -> u64 {
     let mut hasher = DefaultHasher::new();
-    let Compiled { profiles, head, objects, names, places, sides, networks, .. } = compiled;
+    let Compiled { profiles, head, objects, names, places, sides, networks, commands, programs, .. } =
+        compiled;
     let mut take = |text: String| text.hash(&mut hasher);
-    take(format!("{profiles:?}{head:?}{networks:?}"));
+    take(format!("{profiles:?}{head:?}{networks:?}{commands:?}{programs:?}"));
     objects.iter().for_each(|entry| take(format!("{entry:?}")));
     names.iter().for_each(|entry| take(format!("{entry:?}")));
     places.iter().for_each(|entry| take(format!("{entry:?}")));

@@ -12,8 +12,8 @@ use super::{Error, Guard, State, lock};
 use crate::{
     api::types::{HoldInfo, HoldState, Time},
     events::activity::{
-        Activity, Actor, AddressRef, Answered, Decided, Event, FileRef, Held, Judged as Said, Object,
-        Outcome, SystemRef,
+        Activity, Actor, AddressRef, Answered, CommandRef, Decided, Event, FileRef, Held, Judged as Said,
+        Object, Outcome, SystemRef,
     },
     events::system,
     hold::{self, Hold},
@@ -166,7 +166,12 @@ impl Guard {
                 (Some(first.path.clone()), second.as_ref().map(|file| file.path.clone()), None, None)
             }
             Object::Address(address) => (None, None, Some(address.ip.to_string()), Some(address.port)),
+            Object::Command(command) => (Some(command.file.path.clone()), None, None, None),
             Object::System(_) => (None, None, None, None),
+        };
+        let command_line = match &decided.object {
+            Object::Command(command) => Some(command.line()),
+            _ => None,
         };
         let rule = state.rule(judged.generation, judged.rule);
         let session = actor.session.as_ref();
@@ -179,6 +184,7 @@ impl Guard {
             operation: decided.operation.name().to_owned(),
             path,
             target_path,
+            command_line,
             address,
             port,
             rule: rule.map(|rule| crate::api::convert::rule(rule, self.hooks_of(rule))),
@@ -208,6 +214,13 @@ fn decided(state: &State, judged: &Judged) -> Decided {
         let ip = Ipv6Addr::from(judged.addr);
         let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
         Object::Address(AddressRef { ip, port: judged.port, protocol: judged.protocol })
+    } else if judged.op == Op::EXEC.0 {
+        let arguments = second.get(..usize::from(judged.second.path_len)).unwrap_or(second);
+        Object::Command(CommandRef {
+            file: file(&judged.first, first),
+            arguments: record::arguments(arguments),
+            cut: judged.second.cut != 0,
+        })
     } else if Op(judged.op).is_system() && judged.first.mode == 0 {
         let target = (judged.target != 0).then(|| state.processes.by_number(judged.target).info());
         Object::System(SystemRef { what: system::what(judged), target })

@@ -72,6 +72,14 @@ fields! {
     mm_arg_start: "mm_struct" "arg_start" => Int(&[8]);
     mm_arg_end: "mm_struct" "arg_end" => Int(&[8]);
     bprm_cred: "linux_binprm" "cred" => Pointer("cred");
+    bprm_mm: "linux_binprm" "mm" => Pointer("mm_struct");
+    bprm_p: "linux_binprm" "p" => Int(&[8]);
+    bprm_exec: "linux_binprm" "exec" => Int(&[8]);
+    bprm_argc: "linux_binprm" "argc" => Int(&[4]);
+    bprm_file: "linux_binprm" "file" => Pointer("file");
+    mm_pgd: "mm_struct" "pgd" => Pointer("");
+    task_fs: "task_struct" "fs" => Pointer("fs_struct");
+    fs_struct_pwd: "fs_struct" "pwd" => Struct("path");
     bprm_filename: "linux_binprm" "filename" => Pointer("");
     file_f_path: "file" "f_path" | "__f_path" => Struct("path");
     file_f_mode: "file" "f_mode" => Int(&[4]);
@@ -97,6 +105,7 @@ fields! {
     inode_i_ino: "inode" "i_ino" => Int(&[8]);
     inode_i_generation: "inode" "i_generation" => Int(&[4]);
     inode_i_mode: "inode" "i_mode" => Int(&[2]);
+    inode_i_nlink: "inode" "i_nlink" => Int(&[4]);
     inode_i_rdev: "inode" "i_rdev" => Int(&[4]);
     sb_s_dev: "super_block" "s_dev" => Int(&[4]);
     sb_s_root: "super_block" "s_root" => Pointer("dentry");
@@ -184,11 +193,16 @@ pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
 
 /// Hooks whose arguments have other places in other kernels.
 fn arguments(btf: &Btf, layout: &mut KernelLayout) -> Result<(), Error> {
-    let (of, path) = ("bpf_lsm_inode_setattr", "dentry");
-    let parameters = btf.parameters(of).ok_or(Error::Missing { of, path })?;
-    let at = parameters.iter().position(|name| name == "dentry").and_then(|at| u32::try_from(at).ok());
-    layout.arg_setattr_dentry = at.filter(|at| *at <= 1).ok_or(Error::Missing { of, path })?;
+    layout.arg_setattr_dentry = argument(btf, "bpf_lsm_inode_setattr", "dentry")?;
+    layout.arg_perf_type = argument(btf, "bpf_lsm_perf_event_open", "type")?;
     Ok(())
+}
+
+/// The place of an argument, which is one of the first two.
+fn argument(btf: &Btf, of: &'static str, path: &'static str) -> Result<u32, Error> {
+    let parameters = btf.parameters(of).ok_or(Error::Missing { of, path })?;
+    let at = parameters.iter().position(|name| name == path).and_then(|at| u32::try_from(at).ok());
+    at.filter(|at| *at <= 1).ok_or(Error::Missing { of, path })
 }
 
 #[cfg(test)]

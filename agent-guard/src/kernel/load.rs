@@ -29,6 +29,7 @@ use super::{
     btf::Btf,
     layout,
     maps::NAMES,
+    memory::Memory,
     support::{self, Kind, PROGRAMS, Program},
     symbols,
 };
@@ -191,6 +192,11 @@ fn attach(layout: &KernelLayout, maps: &Path, links: &Path, programs: &[&Program
     loader.btf(Some(&btf)).allow_unsupported_maps().override_global("LAYOUT", layout, true);
     let rename_lock = symbols::address("rename_lock").unwrap_or_default();
     loader.override_global("RENAME_LOCK", &rename_lock, true);
+    let memory = Memory::known();
+    loader
+        .override_global("PAGE_OFFSET_BASE", &memory.page_offset_base, true)
+        .override_global("SME_ME_MASK", &memory.encryption_mask, true)
+        .override_global("PAGE_LEVELS", &memory.levels, true);
     for name in NAMES {
         loader.map_pin_path(name, maps.join(name));
     }

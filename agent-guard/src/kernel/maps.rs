@@ -15,7 +15,7 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 23] = [
     "TAGS",
     "SCRATCH",
     "KNOWN",
@@ -30,6 +30,8 @@ pub const NAMES: [&str; 21] = [
     "SIDES",
     "PROFILES",
     "NETWORKS",
+    "COMMANDS",
+    "PROGRAMS",
     "GUARD",
     "HOLDS",
     "ANSWERS",

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod layout;
 pub mod load;
 pub mod maps;
+pub mod memory;
 pub mod record;
 pub mod support;
 mod symbols;

@@ -126,13 +126,17 @@ pub fn text(bytes: &[u8]) -> String {
 pub fn command(exec: &Exec) -> (String, Vec<String>) {
     let exe = exec.exe.get(..exec.exe_len as usize).unwrap_or(&exec.exe);
     let args = exec.args.get(..exec.args_len as usize).unwrap_or(&exec.args);
-    let args = args.strip_suffix(&[0]).unwrap_or(args);
-    let args = if args.is_empty() {
-        Vec::new()
-    } else {
-        args.split(|&byte| byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
-    };
-    (String::from_utf8_lossy(exe).into_owned(), args)
+    (String::from_utf8_lossy(exe).into_owned(), arguments(args))
+}
+
+/// Arguments, each ended by a zero byte.
+#[must_use]
+pub fn arguments(text: &[u8]) -> Vec<String> {
+    if text.is_empty() {
+        return Vec::new();
+    }
+    let text = text.strip_suffix(&[0]).unwrap_or(text);
+    text.split(|&byte| byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
 }
 
 #[cfg(test)]

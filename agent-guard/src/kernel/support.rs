@@ -167,6 +167,11 @@ pub const PROGRAMS: &[Program] = &[
     hook(Hook::PERF_EVENT_OPEN, &[Op::PERF], "perf"),
     hook(Hook::SETTIME, &[Op::CLOCK], "clock: setting it"),
     hook(Hook::SOCKET_CREATE, &[Op::RAW_NETWORK], "raw_network: raw and packet sockets"),
+    hook(
+        Hook::BPRM_CHECK_SECURITY,
+        &[Op::EXEC],
+        "exec: what programs are executed with, and those without a path",
+    ),
     hook(Hook::BPRM_CREDS_FROM_FILE, &[Op::SETUID], "setuid: programs that give more rights"),
     hook(Hook::KEY_ALLOC, &[Op::KEYRINGS], "keyrings: new keys"),
     hook(Hook::KEY_PERMISSION, &[Op::KEYRINGS], "keyrings: using keys"),

@@ -6,7 +6,7 @@ use agent_guard_common::{
     NameKey, NetKey, ObjectKey,
     names::{FILTER_WORDS, Shapes},
     object::SideKey,
-    rules::{MAX_PROFILES, NetEntry, Place, Profile, Side},
+    rules::{CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
 };
 use aya::{
     Pod,
@@ -17,6 +17,8 @@ use super::{Error, maps::open};
 
 /// `BPF_F_NO_PREALLOC`: memory is taken when an entry comes. A trie must have it (`kernel/bpf/lpm_trie.c`).
 const NO_PREALLOC: u32 = 1;
+/// `BPF_F_INNER_MAP`: an array in an array of maps can have another size than the template.
+const INNER_MAP: u32 = 1 << 12;
 /// Entries that sessions can add to a table while a generation is in force.
 const SPARE: usize = 16384;
 
@@ -27,6 +29,8 @@ type Places = HashMap<MapData, u32, Place>;
 type Sides = HashMap<MapData, SideKey, Side>;
 type Filter = Array<MapData, u64>;
 type Profiles = Array<MapData, Profile>;
+type Commands = Array<MapData, CommandState>;
+type Programs = HashMap<MapData, ObjectKey, u32>;
 type Networks = LpmTrie<MapData, NetKey, NetEntry>;
 
 /// Entries of tables: a compiled policy, or what is added to one.
@@ -57,6 +61,10 @@ pub struct Compiled {
     pub profiles: Vec<(u32, Profile)>,
     /// Address prefixes: bits that count, address.
     pub networks: Vec<(u32, NetKey, NetEntry)>,
+    /// States of the automata that read commands.
+    pub commands: Vec<CommandState>,
+    /// Numbers of programs.
+    pub programs: Vec<(ObjectKey, u32)>,
 }
 
 /// The outer maps and the number in force.
@@ -70,6 +78,8 @@ pub struct Outer {
     sides: ArrayOfMaps<MapData, Sides>,
     profiles: ArrayOfMaps<MapData, Profiles>,
     networks: ArrayOfMaps<MapData, Networks>,
+    commands: ArrayOfMaps<MapData, Commands>,
+    programs: ArrayOfMaps<MapData, Programs>,
 }
 
 /// The inner maps of one generation about files.
@@ -87,6 +97,8 @@ struct Inner {
     files: Files,
     profiles: Profiles,
     networks: Networks,
+    commands: Commands,
+    programs: Programs,
 }
 
 impl Outer {
@@ -101,6 +113,8 @@ impl Outer {
             sides: open(maps, "SIDES")?,
             profiles: open(maps, "PROFILES")?,
             networks: open(maps, "NETWORKS")?,
+            commands: open(maps, "COMMANDS")?,
+            programs: open(maps, "PROGRAMS")?,
         })
     }
 
@@ -136,7 +150,7 @@ impl Outer {
     }
 
     fn set(&mut self, slot: u32, inner: &Inner) -> Result<(), Error> {
-        let Inner { files, profiles, networks } = inner;
+        let Inner { files, profiles, networks, commands, programs } = inner;
         self.filters.set(slot, &files.filter, 0).map_err(Error::map("FILTERS"))?;
         self.objects.set(slot, &files.objects, 0).map_err(Error::map("OBJECTS"))?;
         self.names.set(slot, &files.names, 0).map_err(Error::map("NAMES"))?;
@@ -144,7 +158,9 @@ impl Outer {
         self.places.set(slot, &files.places, 0).map_err(Error::map("PLACES"))?;
         self.sides.set(slot, &files.sides, 0).map_err(Error::map("SIDES"))?;
         self.profiles.set(slot, profiles, 0).map_err(Error::map("PROFILES"))?;
-        self.networks.set(slot, networks, 0).map_err(Error::map("NETWORKS"))
+        self.networks.set(slot, networks, 0).map_err(Error::map("NETWORKS"))?;
+        self.commands.set(slot, commands, 0).map_err(Error::map("COMMANDS"))?;
+        self.programs.set(slot, programs, 0).map_err(Error::map("PROGRAMS"))
     }
 
     /// The inner maps about files of the generation in force.
@@ -205,6 +221,10 @@ impl Outer {
             Ok((key.prefix_len(), key.data(), entry))
         });
         let networks = networks.collect::<Result<Vec<_>, Error>>()?;
+        let commands: Commands = self.commands.get(&slot, 0).map_err(Error::map("COMMANDS"))?;
+        let commands = commands.iter().map(|state| state.map_err(Error::map("COMMANDS")));
+        let commands = commands.collect::<Result<Vec<_>, Error>>()?;
+        let programs: Programs = self.programs.get(&slot, 0).map_err(Error::map("PROGRAMS"))?;
         let mut filter = Vec::new();
         let mut suffixes = 0;
         for (word, bits) in (0u32..).zip(files.filter.iter()) {
@@ -230,6 +250,8 @@ impl Outer {
                 .filter(|(_, profile)| profile.flags & Profile::PRESENT != 0)
                 .collect(),
             networks,
+            commands,
+            programs: all("PROGRAMS", &programs)?,
         })
     }
 }
@@ -286,7 +308,8 @@ impl Files {
 }
 
 fn fill(compiled: &Compiled) -> Result<Inner, Error> {
-    let Compiled { files, suffixes, profiles: all_profiles, networks: all_networks } = compiled;
+    let Compiled { files, suffixes, profiles: all_profiles, networks: all_networks, commands, programs } =
+        compiled;
     let files = Files::new(files, *suffixes)?;
     let mut profiles = Profiles::create(MAX_PROFILES, 0).map_err(Error::map("PROFILES"))?;
     for (index, profile) in all_profiles {
@@ -297,5 +320,13 @@ fn fill(compiled: &Compiled) -> Result<Inner, Error> {
     for (bits, key, entry) in all_networks {
         networks.insert(&Key::new(*bits, *key), entry, 0).map_err(Error::map("NETWORKS"))?;
     }
-    Ok(Inner { files, profiles, networks })
+    let states = u32::try_from(commands.len()).unwrap_or(u32::MAX).max(1);
+    let mut table = Commands::create(states, INNER_MAP).map_err(Error::map("COMMANDS"))?;
+    for (number, state) in (0u32..).zip(commands) {
+        table.set(number, state, 0).map_err(Error::map("COMMANDS"))?;
+    }
+    let entries = u32::try_from(programs.len()).unwrap_or(u32::MAX).max(1);
+    let mut numbers = Programs::create(entries, NO_PREALLOC).map_err(Error::map("PROGRAMS"))?;
+    put("PROGRAMS", &mut numbers, programs)?;
+    Ok(Inner { files, profiles, networks, commands: table, programs: numbers })
 }

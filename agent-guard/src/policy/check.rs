@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     diagnostic::Diagnostic,
+    exec::Exec,
     model::{FileRule, Mode, NetRule, Outside, PathPattern, Policy, Profile, ScopePath},
     net, parse,
     parse::{Keys, Report, Value},
@@ -20,8 +21,8 @@ const TOP: Keys =
     Keys { place: "the policy", known: &["version", "critical", "profile"], later: &["enroll"] };
 const PROFILE: Keys = Keys {
     place: "a profile",
-    known: &["mode", "files", "network", "system"],
-    later: &["ttl", "exec", "limit", "approval", "backup", "persistence"],
+    known: &["mode", "files", "exec", "network", "system"],
+    later: &["ttl", "limit", "approval", "backup", "persistence"],
 };
 const FILES: Keys = Keys { place: "`files`", known: &["scope", "outside", "rule"], later: &[] };
 const RULE: Keys = Keys { place: "a rule", known: &["path", "ops", "verdict", "reason"], later: &[] };
@@ -140,11 +141,17 @@ impl Checker<'_> {
             rules: Vec::new(),
             connect: Verdict::DENY,
             network: Vec::new(),
+            exec: Exec::default(),
             system: System::default(),
             origin: self.report.origin(span),
         };
         if let Some(files) = table.get("files").and_then(|value| self.report.table(value, "`files`")) {
             self.files(files, &mut profile);
+        }
+        if let Some(exec) = table.get("exec").and_then(|value| self.report.table(value, "`exec`")) {
+            let outside = table.get("files").and_then(|files| files.get_ref().as_table()?.get("outside"));
+            let outside = outside.and_then(|outside| outside.get_ref().as_table()?.get("execute"));
+            self.exec(exec, &mut profile, outside);
         }
         if let Some(network) = table.get("network").and_then(|value| self.report.table(value, "`network`")) {
             self.network(network, &mut profile);
@@ -225,7 +232,7 @@ impl Checker<'_> {
         Some(FileRule { path: path?, ops: ops?, verdict: judged?, reason: reason.map(str::to_owned), origin })
     }
 
-    fn required<'v, 'i>(
+    pub(super) fn required<'v, 'i>(
         &mut self,
         table: &'v DeTable<'i>,
         span: &Range<usize>,

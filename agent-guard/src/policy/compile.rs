@@ -16,8 +16,10 @@ use agent_guard_common::{
 };
 
 use super::{
+    commands::Commands,
     diagnostic::Diagnostic,
     edit::Edit,
+    exec,
     model::{self, Mode, Policy},
     network,
     resolve::{Binding, Key, Owner, Resolved},
@@ -32,18 +34,24 @@ use super::{
 /// Everything that doesn't fit into the tables.
 pub(super) fn compile(
     resolved: Resolved<'_>,
+    commands: Commands,
     assigned: &BTreeMap<String, u32>,
     key: [u64; 2],
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let Resolved { policy, mut bindings, shared, mut warnings } = resolved;
     warnings.extend(system::warnings(policy));
+    warnings.extend(exec::warnings(policy));
     let indexes = indexes(policy, assigned)?;
     let networks = network::compile(policy, &indexes)?;
-    let profiles = policy.profiles.iter().zip(&indexes);
-    let profiles = profiles.map(|(profile, &index)| (profile.name.clone(), index, entry(policy, profile)));
+    let Commands { states, first, programs } = commands;
+    let profiles = policy.profiles.iter().zip(&indexes).zip(first);
+    let profiles = profiles
+        .map(|((profile, &index), first)| (profile.name.clone(), index, entry(policy, profile, first)));
     let mut compiled = Compiled {
         profiles: profiles.collect(),
         networks,
+        commands: states,
+        programs,
         rules: rules::list(policy),
         digest: policy.digest.clone(),
         warnings,
@@ -66,21 +74,24 @@ pub(super) fn compile(
 }
 
 /// What a profile says of everything that no rule names.
-fn entry(policy: &Policy, profile: &model::Profile) -> Profile {
+fn entry(policy: &Policy, profile: &model::Profile, commands: u32) -> Profile {
     let report = if profile.mode == Mode::Report { Profile::REPORT_ONLY } else { 0 };
     let outside = Op::FILE.into_iter().map(|op| (op, profile.outside.get(op)));
     let rules = policy.critical.iter().chain(&policy.own).chain(&profile.rules);
     let rules = rules.flat_map(|rule| rule.ops.iter().map(|&op| (op, rule.verdict)));
     let judged = outside.chain(rules).filter(|(_, verdict)| *verdict != Verdict::ALLOW);
-    let always = Op::CONNECT.mask() | profile.system.judged();
+    let always = Op::CONNECT.mask() | profile.system.judged() | profile.exec.judged();
     Profile {
         flags: Profile::PRESENT | report,
         connect: profile.connect.0,
-        pad: [0; 3],
+        anonymous: profile.exec.anonymous.0,
+        pad: [0; 2],
         judged: judged.fold(always, |judged, (op, _)| judged | op.mask()),
         capabilities: profile.system.capabilities,
         outside: profile.outside.bytes(),
         system: profile.system.bytes(),
+        commands,
+        pad2: 0,
     }
 }
 

@@ -9,13 +9,14 @@ use std::{
 
 use agent_guard_common::{
     Fault, ObjectKey, Op,
-    decide::{self, Decision, Walk},
+    decide::{self, Command, Decision, Walk},
     object::{effective, mapped},
     rules::Tables,
 };
 use serde::{Deserialize, Serialize};
 
 use super::{
+    commands,
     fs::{Device, Filesystem, Object},
     rules::RuleInfo,
     tables::{Compiled, View},
@@ -45,7 +46,7 @@ pub enum ExplainError {
     #[error("no operation {0:?}: use read, execute, write, create, delete, rename or metadata")]
     UnknownOp(String),
     /// Neither the one question nor the other.
-    #[error("an operation and a path, or an address to connect to")]
+    #[error("an operation and a path, an address to connect to, or a command")]
     NoQuestion,
     /// No address to connect to.
     #[error("{address:?}: {what}")]
@@ -81,6 +82,8 @@ pub enum Question {
     File(Op, PathBuf),
     /// A connection to a port of any of these addresses.
     Connect(Vec<IpAddr>, u16),
+    /// The execution of a program with arguments, of which the first is how it is called.
+    Exec(Vec<String>),
 }
 
 impl Question {
@@ -120,6 +123,7 @@ impl Question {
         match self {
             Self::File(op, _) => op.name(),
             Self::Connect(..) => Op::CONNECT.name(),
+            Self::Exec(_) => Op::EXEC.name(),
         }
     }
 }
@@ -139,6 +143,7 @@ pub fn ask<T: Tables>(
         Question::File(op, path) => {
             explain_path(view, fs, who, *op, path).map(|answer| vec![(path.display().to_string(), answer)])
         }
+        Question::Exec(command) => explain_command(view, fs, who, command),
         Question::Connect(addresses, port) => addresses
             .iter()
             .map(|address| {
@@ -193,6 +198,42 @@ pub fn explain_path<T: Tables>(
         walk.ignore_scope();
     }
     walk.finish(view.tables).map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)
+}
+
+/// Explains the execution of a program: whether its file may be executed, and with these arguments. A name is looked for where
+/// the policy looks for it.
+///
+/// # Errors
+///
+/// [`ExplainError`]
+pub fn explain_command<T: Tables>(
+    view: &View<'_, T>,
+    fs: &dyn Filesystem,
+    who: (u32, u32),
+    command: &[String],
+) -> Result<Vec<(String, Explanation)>, ExplainError> {
+    let Some(name) = command.first() else { return Err(ExplainError::NoQuestion) };
+    let paths =
+        if name.contains('/') { vec![PathBuf::from(name)] } else { commands::in_path(name).collect() };
+    let found = paths.iter().find_map(|path| fs.lookup(path, true).ok());
+    let program = found.as_ref().map_or(0, |object| view.tables.program(&object.key));
+    let mut answers = Vec::new();
+    if let Some(object) = &found {
+        let answer = explain_path(view, fs, who, Op::EXECUTE, &object.path)?;
+        answers.push((object.path.display().to_string(), answer));
+    }
+    let decide = || {
+        let mut reading = Command::begin(view.tables, who.0, program)?;
+        for byte in command.iter().flat_map(|argument| argument.bytes().chain([0])) {
+            if reading.goes_on() {
+                reading.read(view.tables, byte)?;
+            }
+        }
+        decide::command(view.tables, who.0, reading, false)
+    };
+    let decision = decide().map_err(ExplainError::Fault)?;
+    answers.push((command.join(" "), explanation(view, decision)));
+    Ok(answers)
 }
 
 /// Explains a connection.

@@ -10,7 +10,7 @@
 //! - A *source* is a policy file: its name and its text.
 //! - A *policy* ([`Policy`]) is what all sources together say, in the words of the contract; every
 //!   part knows its [`Origin`].
-//! - A *rule* is one entry of `[[critical]]`, of `files.rule` or of `network.allow`. Rules are numbered
+//! - A *rule* is one entry of `[[critical]]`, of `files.rule`, of `network.allow` or of `exec.rule`. Rules are numbered
 //!   from 1 in that order; the kernel knows them by number.
 //! - A *pattern* ([`PathPattern`]) is a path as a policy writes it.
 //! - A *key* is what the kernel finds a rule by: an object, or a chain of names below a directory. A *binding* is
@@ -23,6 +23,7 @@
 #[doc(hidden)]
 pub mod case;
 pub mod diagnostic;
+pub mod exec;
 pub mod explain;
 pub mod fs;
 pub mod model;
@@ -37,6 +38,7 @@ pub mod tables;
 pub mod world;
 
 mod check;
+mod commands;
 mod compile;
 mod edit;
 mod host;
@@ -55,6 +57,7 @@ mod walk;
 use std::collections::BTreeMap;
 
 pub use diagnostic::{Diagnostic, Level};
+pub use exec::{CommandPattern, CommandRule, Exec};
 pub use explain::{Explanation, explain_connect, explain_path};
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
@@ -97,7 +100,8 @@ pub fn build(
     sessions: &[SessionPaths],
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let resolved = resolve::resolve(policy, fs, key)?;
-    let mut compiled = compile::compile(resolved, assigned, key)?;
+    let commands = commands::compile(policy, fs)?;
+    let mut compiled = compile::compile(resolved, commands, assigned, key)?;
     for session in sessions {
         compiled.bind_session(policy, fs, session)?;
     }

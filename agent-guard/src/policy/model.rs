@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
 
-use super::system::System;
+use super::{exec::Exec, system::System};
 
 /// Where something stands in the policy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -173,6 +173,8 @@ pub struct Profile {
     pub connect: Verdict,
     /// `network.allow`.
     pub network: Vec<NetRule>,
+    /// `exec`.
+    pub exec: Exec,
     /// `system`.
     pub system: System,
     /// Where its name stands first.

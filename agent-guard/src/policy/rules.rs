@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::model::{FileRule, NetRule, Policy};
+use super::{
+    exec::CommandRule,
+    model::{FileRule, NetRule, Policy},
+};
 
 /// Kind of a rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -14,6 +17,8 @@ pub enum RuleKind {
     Rule,
     /// `network.allow`.
     Network,
+    /// `exec.rule`.
+    Exec,
     /// The guard's own files.
     Guard,
 }
@@ -27,7 +32,7 @@ pub struct RuleInfo {
     pub kind: RuleKind,
     /// The profile it belongs to; none for what is critical.
     pub profile: Option<String>,
-    /// The path or the address, as the policy has it.
+    /// The path, the address or the command, as the policy has it.
     pub target: String,
     /// Names of the operations.
     pub ops: Vec<String>,
@@ -43,7 +48,7 @@ pub struct RuleInfo {
     pub column: u32,
 }
 
-/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, each
+/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, then commands, each
 /// by profile; and at last those of the guard itself.
 pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
     let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
@@ -55,7 +60,11 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .iter()
         .flat_map(|profile| profile.network.iter().map(|rule| net_rule(&profile.name, rule)));
     let own = policy.own.iter().map(|rule| file_rule(RuleKind::Guard, None, rule));
-    let mut rules: Vec<_> = critical.chain(files).chain(networks).chain(own).collect();
+    let commands = policy
+        .profiles
+        .iter()
+        .flat_map(|profile| profile.exec.rules.iter().map(|rule| command_rule(&profile.name, rule)));
+    let mut rules: Vec<_> = critical.chain(files).chain(networks).chain(commands).chain(own).collect();
     for (number, rule) in (1..).zip(&mut rules) {
         rule.number = number;
     }
@@ -81,8 +90,12 @@ impl Numbers {
         Self::files(policy).after(policy.profiles.iter().map(|profile| profile.rules.len()).sum())
     }
 
-    pub(super) fn own(policy: &Policy) -> Self {
+    pub(super) fn commands(policy: &Policy) -> Self {
         Self::networks(policy).after(policy.profiles.iter().map(|profile| profile.network.len()).sum())
+    }
+
+    pub(super) fn own(policy: &Policy) -> Self {
+        Self::commands(policy).after(policy.profiles.iter().map(|profile| profile.exec.rules.len()).sum())
     }
 
     /// The numbers after that many.
@@ -105,6 +118,21 @@ fn file_rule(kind: RuleKind, profile: Option<&str>, rule: &FileRule) -> RuleInfo
         profile: profile.map(str::to_owned),
         target: rule.path.to_string(),
         ops: rule.ops.iter().map(|op| op.name().to_owned()).collect(),
+        verdict: rule.verdict.name().to_owned(),
+        reason: rule.reason.clone(),
+        file: rule.origin.file.clone(),
+        line: rule.origin.line,
+        column: rule.origin.column,
+    }
+}
+
+fn command_rule(profile: &str, rule: &CommandRule) -> RuleInfo {
+    RuleInfo {
+        number: 0,
+        kind: RuleKind::Exec,
+        profile: Some(profile.to_owned()),
+        target: rule.command.to_string(),
+        ops: vec!["exec".to_owned()],
         verdict: rule.verdict.name().to_owned(),
         reason: rule.reason.clone(),
         file: rule.origin.file.clone(),

@@ -42,6 +42,10 @@ pub struct ProfileSummary {
     pub connect: String,
     /// `network.allow`.
     pub network: Vec<RuleInfo>,
+    /// `exec.anonymous`.
+    pub anonymous: String,
+    /// `exec.rule`.
+    pub commands: Vec<RuleInfo>,
     /// `system`, in the order of the operations.
     pub system: Vec<OutsideSummary>,
     /// `system.capabilities`.
@@ -96,6 +100,8 @@ impl PolicySummary {
             rules: pick(RuleKind::Rule, Some(&profile.name)),
             connect: profile.connect.name().to_owned(),
             network: pick(RuleKind::Network, Some(&profile.name)),
+            anonymous: profile.exec.anonymous.name().to_owned(),
+            commands: pick(RuleKind::Exec, Some(&profile.name)),
             system: verdicts(Op::SYSTEM, |op| profile.system.get(op)),
             capabilities: profile.system.capability_names(),
             origin: profile.origin.clone(),

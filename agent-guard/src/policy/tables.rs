@@ -6,7 +6,7 @@ use agent_guard_common::{
     NameKey, NetKey, ObjectKey,
     names::Shapes,
     object::SideKey,
-    rules::{Head, NetEntry, Place, Profile, Side, Tables},
+    rules::{CommandState, Head, NetEntry, Place, Profile, Side, Tables},
 };
 
 use super::{diagnostic::Diagnostic, network, rules::RuleInfo};
@@ -32,6 +32,10 @@ pub struct Compiled {
     pub sides: BTreeMap<SideKey, Side>,
     /// What profiles say of networks: number of bits, those of the profile included, and first key.
     pub networks: BTreeMap<(u32, NetKey), NetEntry>,
+    /// States of the automata that read commands, by number, see [`CommandState`].
+    pub commands: Vec<CommandState>,
+    /// Programs that rules about commands know, by number.
+    pub programs: BTreeMap<ObjectKey, u32>,
     /// The rules; a rule's number is its place, from 1.
     pub rules: Vec<RuleInfo>,
     /// SHA-256 of the sources, in hexadecimal.
@@ -123,6 +127,14 @@ impl Tables for Compiled {
 
     fn profile(&self, index: u32) -> Option<&Profile> {
         self.profiles.iter().find(|&&(_, other, _)| other == index).map(|(.., profile)| profile)
+    }
+
+    fn command(&self, number: u32) -> Option<&CommandState> {
+        self.commands.get(usize::try_from(number).ok()?)
+    }
+
+    fn program(&self, key: &ObjectKey) -> u8 {
+        self.programs.get(key).and_then(|number| u8::try_from(*number).ok()).unwrap_or(0)
     }
 
     fn network(&self, key: &NetKey) -> Option<&NetEntry> {

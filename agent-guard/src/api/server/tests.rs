@@ -74,6 +74,7 @@ fn hold(id: Ulid, state: HoldState, comment: Option<String>) -> HoldInfo {
         operation: "delete".into(),
         path: Some("/x".into()),
         target_path: None,
+        command_line: None,
         address: None,
         port: None,
         rule: Some(rule()),
@@ -139,6 +140,7 @@ impl Backend for Full {
             scope: vec![],
             outside: BTreeMap::new(),
             connect: "deny".into(),
+            anonymous: "deny".into(),
             system: BTreeMap::default(),
             capabilities: Vec::new(),
         };

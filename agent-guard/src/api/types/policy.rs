@@ -12,7 +12,7 @@ use super::{Mode, Time};
 pub struct RuleView {
     /// Its number in the generation's list.
     pub number: u32,
-    /// Which part of the policy it belongs to: `critical`, `files`, `network`.
+    /// Which part of the policy it belongs to: `critical`, `files`, `network`, `exec`, `guard`.
     pub kind: String,
     /// Profile; nothing for what concerns all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +46,8 @@ pub struct ProfileView {
     pub outside: BTreeMap<String, String>,
     /// Verdict of connections that no rule names.
     pub connect: String,
+    /// Verdict of programs that no path leads to.
+    pub anonymous: String,
     /// Verdict of each operation on the system.
     pub system: BTreeMap<String, String>,
     /// Capabilities that it may use; `*` for all.
@@ -91,7 +93,7 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
-/// `POST /v1/policy/explain`: either `operation` and `path`, or `connect`.
+/// `POST /v1/policy/explain`: one of `operation` and `path`, `connect`, and `exec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
@@ -106,6 +108,9 @@ pub struct ExplainRequest {
     /// `HOST:PORT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<String>,
+    /// A program, by its name or its path, and its arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<Vec<String>>,
     /// A session of that profile: what `${cwd}`, `${home}` and `${tmp}` mean to it counts, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Ulid>,

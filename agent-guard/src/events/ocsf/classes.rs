@@ -179,6 +179,7 @@ fn of_judged(judged: &Judged) -> Class {
         (Op::SIGNAL, Object::System(SystemRef { target: Some(_), .. })) => (1007, 2, "Terminate"),
         (Op::PTRACE, Object::System(SystemRef { target: Some(_), .. })) => (1007, 4, "Inject"),
         (Op::PRIORITY, Object::System(SystemRef { target: Some(_), .. })) => (1007, 99, "Set Priority"),
+        (_, Object::Command(_)) => (1007, 1, "Launch"),
         (Op::SETUID, Object::File(..)) => (1007, 5, "Set User ID"),
         (Op::MOUNT, Object::File(..)) if decided.hook == Hook::SB_UMOUNT => (1001, 13, "Unmount"),
         (Op::MOUNT, Object::File(..)) => (1001, 12, "Mount"),
@@ -308,6 +309,11 @@ fn fill_judged(judged: &Judged, profile: Option<&str>, put: &mut impl FnMut(&str
         Object::Address(address) => {
             put("dst_endpoint", objects::endpoint(address));
             put("connection_info", objects::connection(address));
+        }
+        Object::Command(command) => {
+            put("process", objects::command(command));
+            put("launch_type_id", json!(3));
+            put("launch_type", json!("Exec"));
         }
         Object::System(SystemRef { target: Some(target), .. }) => put("process", objects::process(target)),
         Object::System(_) => put("kernel", objects::kernel(judged.decision.operation.name())),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Host;
 use crate::{
     api::types::{ProcessInfo, Who},
-    events::activity::{Actor, AddressRef, FileRef, Object, PolicyRef, RuleRef, SessionRef},
+    events::activity::{Actor, AddressRef, CommandRef, FileRef, Object, PolicyRef, RuleRef, SessionRef},
 };
 
 /// Drops what isn't known, so that nothing is there with a value that says nothing.
@@ -196,11 +196,23 @@ pub(super) fn evidence(who: &Actor, object: &Object) -> Value {
             out.insert("dst_endpoint".to_owned(), endpoint(about));
             out.insert("connection_info".to_owned(), connection(about));
         }
+        Object::Command(about) => {
+            out.insert("process".to_owned(), command(about));
+        }
         Object::System(about) => {
             out.insert("process".to_owned(), about.target.as_ref().map_or(Value::Null, process));
         }
     }
     Value::Object(out)
+}
+
+/// The process that a program would become.
+pub(super) fn command(command: &CommandRef) -> Value {
+    json!({
+        "name": name_of(&command.file.path),
+        "cmd_line": command.line(),
+        "file": file(&command.file),
+    })
 }
 
 /// Something of the kernel that is used.

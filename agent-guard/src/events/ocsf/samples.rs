@@ -7,9 +7,9 @@ use super::Host;
 use crate::{
     api::types::{Mode, ProcessInfo, Time, Who},
     events::activity::{
-        Activity, Actor, AddressRef, Answered, Decided, Event, EventsLost, FileRef, GuardDegraded,
-        GuardStarted, GuardStopped, Held, Judged, Object, Outcome, PolicyRef, PolicyRefused, PolicyReloaded,
-        RuleRef, SessionEnded, SessionKilled, SessionRef, SessionStarted,
+        Activity, Actor, AddressRef, Answered, CommandRef, Decided, Event, EventsLost, FileRef,
+        GuardDegraded, GuardStarted, GuardStopped, Held, Judged, Object, Outcome, PolicyRef, PolicyRefused,
+        PolicyReloaded, RuleRef, SessionEnded, SessionKilled, SessionRef, SessionStarted, SystemRef,
     },
 };
 
@@ -141,6 +141,51 @@ fn connected() -> Event {
     judged(decision, Verdict::DENY)
 }
 
+fn executed() -> Event {
+    let arguments = ["terraform", "destroy", "-auto-approve"].map(str::to_owned).to_vec();
+    let object = Object::Command(CommandRef {
+        file: file("/usr/local/bin/terraform", 0o100_755),
+        arguments,
+        cut: false,
+    });
+    let decision = Decided {
+        source: Source::RULE,
+        hook: Hook::BPRM_CHECK_SECURITY,
+        rule: Some(RuleRef {
+            number: 2,
+            text: "deny exec terraform destroy ...".to_owned(),
+            reason: None,
+            file: "/etc/agent-guard/policy.d/50-default.toml".to_owned(),
+            line: 30,
+        }),
+        ..decided(Op::EXEC, object, Verdict::DENY)
+    };
+    judged(decision, Verdict::DENY)
+}
+
+fn system() -> Event {
+    let object = Object::System(SystemRef { what: "CAP_SYS_MODULE".to_owned(), target: None });
+    let decision = Decided {
+        source: Source::SYSTEM,
+        rule: None,
+        hook: Hook::CAPABLE,
+        ..decided(Op::MODULES, object, Verdict::DENY)
+    };
+    judged(decision, Verdict::DENY)
+}
+
+fn signalled() -> Event {
+    let target = Some(actor().process);
+    let object = Object::System(SystemRef { what: "SIGKILL".to_owned(), target });
+    let decision = Decided {
+        source: Source::SYSTEM,
+        rule: None,
+        hook: Hook::TASK_KILL,
+        ..decided(Op::SIGNAL, object, Verdict::DENY)
+    };
+    judged(decision, Verdict::DENY)
+}
+
 fn held() -> Event {
     let object = Object::File(file("/srv/prod/db", 0o100_644), None);
     let decision = decided(Op::DELETE, object, Verdict::HOLD);
@@ -210,6 +255,9 @@ pub(crate) fn all() -> Vec<(&'static str, Event)> {
         ("A file action was denied", denied()),
         ("A rename was reported", renamed()),
         ("A connection was denied", connected()),
+        ("A program was not executed", executed()),
+        ("An operation on the system was denied", system()),
+        ("A signal was denied", signalled()),
         ("An action is held", held()),
         ("A hold was approved", answered(Outcome::Approved)),
         ("A hold was denied", answered(Outcome::Denied)),

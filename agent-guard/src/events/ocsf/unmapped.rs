@@ -157,6 +157,13 @@ fn decided(decided: &Decided, put: &mut impl FnMut(&str, Value)) {
         }
         put("target_path", json!(target.as_ref().map(|target| target.path.clone())));
     }
+    if let Object::Command(command) = &decided.object {
+        put("path", json!(command.file.path));
+        put("command_line", json!(command.line()));
+        if command.cut {
+            put("command_line_cut", json!(true));
+        }
+    }
     if let Object::System(system) = &decided.object {
         put("what", json!(system.what));
         put("target_pid", json!(system.target.as_ref().map(|target| target.pid)));
@@ -172,6 +179,10 @@ pub(super) fn attempt(decided: &Decided) -> String {
         Object::Address(address) => {
             format!("{operation} {}", std::net::SocketAddr::new(address.ip, address.port))
         }
+        Object::Command(command) if command.arguments.is_empty() => {
+            format!("{operation} {}", command.file.path)
+        }
+        Object::Command(command) => format!("{operation} {} as {}", command.file.path, command.line()),
         Object::System(SystemRef { what, target }) => {
             let target = target.as_ref().map(|target| format!("to {}({})", name_of(&target.exe), target.pid));
             let words = [Some(operation.to_owned()), Some(what.clone()), target];

@@ -5,6 +5,7 @@
 //! exit code 2: an attack that couldn't be made must not be mistaken for one that was stopped.
 
 mod compat;
+mod exec;
 mod files;
 mod handed;
 mod harmless;
@@ -48,6 +49,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     harmless::ATTACKS,
     races::ATTACKS,
     process::ATTACKS,
+    exec::ATTACKS,
     uring::ATTACKS,
     net::ATTACKS,
     loops::ATTACKS,

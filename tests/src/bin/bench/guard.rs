@@ -179,6 +179,8 @@ fn policy(rules: usize) -> Vec<(String, String)> {
     let ops = agent_guard_common::Op::SYSTEM.iter().map(|op| format!("{} = \"allow\"\n", op.name()));
     let ops: String = ops.collect();
     text.push_str(&format!("[profile.{PROFILE}.system]\ncapabilities = [\"*\"]\n{ops}"));
+    let argv = places::COMMAND_RULE;
+    text.push_str(&format!("[[profile.{PROFILE}.exec.rule]]\nargv = {argv:?}\nverdict = \"deny\"\n"));
     text.push_str(&format!("[profile.{PROFILE}.network]\nallow = [\"localhost\"]\n"));
     for number in 0..rules.min(OF_PROFILE) {
         text.push_str(&format!("[[profile.{PROFILE}.files.rule]]\n{}", deny(&places::ruled(number))));

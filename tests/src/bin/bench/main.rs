@@ -31,7 +31,7 @@ use anyhow::{Result, bail};
 // SAFETY: nothing else here is called `main`, and this is its type.
 #[unsafe(no_mangle)]
 extern "C" fn main(count: libc::c_int, words: *const *const libc::c_char) -> libc::c_int {
-    if count == 2 {
+    if count >= 2 {
         // SAFETY: the kernel has put as many C strings there as it says.
         let word = unsafe { std::ffi::CStr::from_ptr(*words.add(1)) };
         if word == c"true" {

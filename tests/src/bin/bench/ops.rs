@@ -27,13 +27,17 @@ pub(crate) enum Op {
     Fork,
     /// Start a program as `posix_spawn` does, and wait for it.
     VforkExec,
+    /// The same with arguments that a rule is about up to the last of them.
+    ExecArgv,
+    /// Send this process a signal that does nothing.
+    Signal,
     /// Connect a TCP socket to this host. Making the socket and closing it don't count.
     Connect,
 }
 
 impl Op {
     /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Stat,
         Self::OpenRead,
         Self::OpenWrite,
@@ -42,6 +46,8 @@ impl Op {
         Self::Write4k,
         Self::Fork,
         Self::VforkExec,
+        Self::ExecArgv,
+        Self::Signal,
         Self::Connect,
     ];
 
@@ -56,6 +62,8 @@ impl Op {
             Self::Write4k => "write_4k",
             Self::Fork => "fork",
             Self::VforkExec => "vfork_exec",
+            Self::ExecArgv => "exec_argv",
+            Self::Signal => "signal",
             Self::Connect => "connect",
         }
     }
@@ -75,12 +83,12 @@ impl Op {
     /// (some 900).
     pub(crate) fn times(self) -> u32 {
         match self {
-            Self::Stat | Self::Write4k => 100,
+            Self::Stat | Self::Write4k | Self::Signal => 100,
             Self::OpenRead | Self::OpenWrite => 80,
             Self::CreateUnlink => 30,
             // Even: afterwards the file has its first name again.
             Self::Rename => 40,
-            Self::Fork | Self::VforkExec => 1,
+            Self::Fork | Self::VforkExec | Self::ExecArgv => 1,
             Self::Connect => 16,
         }
     }
@@ -103,7 +111,7 @@ impl Op {
     }
 
     fn makes_processes(self) -> bool {
-        matches!(self, Self::Fork | Self::VforkExec)
+        matches!(self, Self::Fork | Self::VforkExec | Self::ExecArgv)
     }
 }
 
@@ -180,7 +188,9 @@ impl Doing {
             Op::Rename => sys::rename(&self.other, &self.file),
             Op::Write4k => self.open.as_ref().map_or(libc::EBADF, |file| sys::overwrite(file, &self.block)),
             Op::Fork => sys::fork_and_wait(),
-            Op::VforkExec => sys::spawn_and_wait(&self.program, c"true"),
+            Op::VforkExec => sys::spawn_and_wait(&self.program, &[&self.program, c"true"]),
+            Op::ExecArgv => sys::spawn_and_wait(&self.program, &places::COMMAND),
+            Op::Signal => sys::signal_self(),
             Op::Connect => {
                 let socket = usize::try_from(turn).ok().and_then(|turn| self.sockets.get(turn));
                 socket.map_or(libc::EBADF, |socket| sys::connect(socket, &self.address))

@@ -98,6 +98,21 @@ pub(crate) fn forget_looked_up() -> Result<()> {
     fs::write("/proc/sys/vm/drop_caches", "2").context("can't drop the caches")
 }
 
+/// A command of some hundred bytes that a rule is about until its end, where it isn't.
+pub(crate) const COMMAND: [&CStr; 8] = [
+    c"benched",
+    c"true",
+    c"--config",
+    c"/etc/benched/production.yaml",
+    c"--selector=app.kubernetes.io/name=shop",
+    c"--output=json",
+    c"--wait",
+    c"deployment/shop-frontend",
+];
+
+/// The rule.
+pub(crate) const COMMAND_RULE: [&str; 5] = ["benched", "...", "--force", "...", "deployment/*"];
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -66,9 +66,10 @@ pub(crate) fn fork_and_wait() -> i32 {
     }
 }
 
-/// Starts a program with one argument and no environment, and waits for it to succeed.
-pub(crate) fn spawn_and_wait(program: &CStr, argument: &CStr) -> i32 {
-    let argv = [program.as_ptr().cast_mut(), argument.as_ptr().cast_mut(), ptr::null_mut()];
+/// Starts a program with arguments, the first of which is how it is called, and no environment, and waits for it to succeed.
+pub(crate) fn spawn_and_wait(program: &CStr, arguments: &[&CStr]) -> i32 {
+    let arguments = arguments.iter().map(|argument| argument.as_ptr().cast_mut());
+    let argv: Vec<_> = arguments.chain([ptr::null_mut()]).collect();
     let envp = [ptr::null_mut()];
     let mut child = 0;
     // SAFETY: C strings, and two lists that end with a null; all of them live through the call, which writes
@@ -84,6 +85,12 @@ pub(crate) fn spawn_and_wait(program: &CStr, argument: &CStr) -> i32 {
         )
     };
     if failed == 0 { wait(child) } else { failed }
+}
+
+/// Sends this process a signal that nobody waits for.
+pub(crate) fn signal_self() -> i32 {
+    // SAFETY: takes numbers; unless somebody asks for it, the signal does nothing.
+    errno(unsafe { libc::kill(libc::getpid(), libc::SIGURG) })
 }
 
 /// Waits for a child; -1 unless it succeeded.
@@ -163,9 +170,9 @@ mod tests {
         assert_eq!(open_close(c"/dev/null", libc::O_WRONLY), 0);
         assert_eq!(unlink(c"/nonexistent"), libc::ENOENT);
         assert_eq!(rename(c"/nonexistent", c"/nonexistent"), libc::ENOENT);
-        assert_eq!(spawn_and_wait(c"/nonexistent", c"true"), libc::ENOENT);
-        assert_eq!(spawn_and_wait(c"/bin/true", c"true"), 0);
-        assert_eq!(spawn_and_wait(c"/bin/false", c"true"), -1);
+        assert_eq!(spawn_and_wait(c"/nonexistent", &[c"x", c"true"]), libc::ENOENT);
+        assert_eq!(spawn_and_wait(c"/bin/true", &[c"true"]), 0);
+        assert_eq!(spawn_and_wait(c"/bin/false", &[c"false"]), -1);
     }
 
     #[test]

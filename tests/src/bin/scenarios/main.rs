@@ -11,6 +11,7 @@
 mod bad_input;
 mod death;
 mod events;
+mod exec;
 mod explain;
 mod files;
 mod files_32bit;
@@ -111,6 +112,7 @@ const FAMILIES: &[&[Scenario]] = &[
     files_metadata::SCENARIOS,
     files_read::SCENARIOS,
     files_execute::SCENARIOS,
+    exec::SCENARIOS,
     files_ioctl::SCENARIOS,
     files_32bit::SCENARIOS,
     files_received::SCENARIOS,

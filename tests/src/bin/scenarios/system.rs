@@ -20,6 +20,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("system_others", "processes outside the session: signals, tracing, priorities", others),
     Scenario::direct("system_setuid", "programs that give more rights, by a user who isn't root", setuid),
     Scenario::direct(
+        "system_held",
+        "what can wait for people waits, and the same call goes on; what can't is denied",
+        held,
+    ),
+    Scenario::direct(
         "system_report",
         "with `report`, and with `mode = \"report\"`, it happens and is told",
         report,
@@ -257,6 +262,53 @@ fn setuid() -> Result<()> {
     Hold::count(1)?.remove(0).deny()?;
     same("the program, denied", inside.answer()?.as_str(), "EPERM")?;
     drop(inside);
+    guard.stop()
+}
+
+/// What waits: operation, attempt, and how many questions it has. Each attempt takes back what it has done.
+const HOLDABLE: &[(&str, &str, usize)] = &[
+    ("mount", "mount-tmpfs /srv/work/empty", 2),
+    ("namespaces", "unshare-user", 1),
+    ("bpf", "bpf-map", 1),
+    ("perf", "perf", 1),
+    ("raw_network", "socket-packet", 1),
+    ("raw_disk", "open-read /dev/vda", 1),
+    ("sysctl", "open-write /proc/sys/vm/swappiness", 1),
+];
+
+/// What can't: its hook doesn't reach the system call.
+const UNHOLDABLE: &[(&str, &str)] =
+    &[("reboot", "reboot-key"), ("hostname", "hostname-same"), ("namespaces", "unshare-mounts")];
+
+fn held() -> Result<()> {
+    let _world = World::new()?;
+    let text = strict(&free_system(PROFILE).replace("\"allow\"", "\"hold\""));
+    let mut guard = Guard::start(&text)?;
+    let (mut inside, mut outside) = (Server::inside(&guard)?, Server::outside()?);
+    for (operation, line, questions) in HOLDABLE {
+        outside.expect(line, "ok")?;
+        inside.send(line)?;
+        for _ in 0..*questions {
+            let hold = Hold::count(1).with_context(|| (*line).to_owned())?.remove(0);
+            hold.frozen()?;
+            same("what is held", crate::fixture::text(&hold.0, "/operation"), *operation)?;
+            hold.approve()?;
+            hold.becomes("approved")?;
+        }
+        same(&format!("{line}, approved"), inside.answer()?.as_str(), "ok")?;
+        inside.send(line)?;
+        Hold::count(1).with_context(|| (*line).to_owned())?.remove(0).deny()?;
+        let answer = inside.answer()?;
+        anyhow::ensure!(["EPERM", "EACCES"].contains(&answer.as_str()), "{line}, denied: {answer}");
+    }
+    for (operation, line) in UNHOLDABLE {
+        let mark = guard.events.mark()?;
+        inside.expect(line, "EPERM")?;
+        guard.events.wait(mark, line, |event| {
+            event.judged("deny") && event.field("operation") == *operation && !event.field("fault").is_empty()
+        })?;
+    }
+    drop((inside, outside));
     guard.stop()
 }
 

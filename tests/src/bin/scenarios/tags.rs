@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::Scenario;
 use crate::fixture::guard::{CHANGES, policy, rule};
 use crate::fixture::world::{PROD, WORK, exists, mode};
-use crate::fixture::{Guard, SOON, Server, World, attack, logs, same, until};
+use crate::fixture::{Guard, PROFILE, SOON, Server, World, attack, logs, same, until};
 use crate::runner::another_cgroup;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -35,6 +35,8 @@ fn start() -> Result<(World, Guard)> {
     let world = World::new()?;
     // Who moves itself to another cgroup writes to a file of that file system.
     let rules = rule(PROD, CHANGES, "deny") + &rule("/sys/fs/cgroup", &["write"], "allow");
+    // One way is a program that no path leads to.
+    let rules = rules + &format!("[profile.{PROFILE}.exec]\nanonymous = \"allow\"\n");
     Ok((world, Guard::start(&policy(&rules))?))
 }
 
