@@ -9,6 +9,7 @@
 //! never Rust enums: a number outside an enum's range would be undefined behaviour.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+pub mod attach;
 pub mod decide;
 pub mod digest;
 pub mod event;
@@ -27,4 +28,4 @@ pub use verdict::{Fault, Source, Verdict};
 
 /// Version of everything that is shared through pinned maps and the ring buffer. A daemon adopts
 /// pins of its own version only. Raise it with every change to a shared struct or map.
-pub const ABI: u32 = 4;
+pub const ABI: u32 = 5;

@@ -9,6 +9,7 @@
 #![allow(missing_docs, reason = "hooks say what they are by their kernel prototype")]
 
 mod asked;
+mod attach;
 mod emit;
 mod enforce;
 mod hold;

@@ -8,6 +8,7 @@ pub mod file;
 mod inode;
 pub mod mount;
 mod net;
+pub mod relatives;
 mod task;
 
 use core::ptr;

@@ -15,12 +15,14 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 23] = [
     "TAGS",
     "SCRATCH",
     "KNOWN",
     "RENAMED",
     "SESSIONS",
+    "ATTACHING",
+    "RELATIVES",
     "GENERATION",
     "FILTERS",
     "OBJECTS",
