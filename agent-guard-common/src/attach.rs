@@ -31,7 +31,7 @@ impl Attaching {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Relative {
-    /// When it started, nanoseconds since boot.
+    /// When it started, in ticks of [`crate::subject::Guard::TICK`] since boot: as `/proc` tells it.
     pub start: u64,
     /// Number of the process, in the initial name space.
     pub tgid: u32,
@@ -66,6 +66,8 @@ impl Member {
     pub const ENDING_OUTSIDE: u32 = 3;
     /// Belongs to the tree, and there was no memory for its tag.
     pub const NOT_TAGGED: u32 = 4;
+    /// Belongs to the tree and has ended; as a process's first thread it still stands for the others.
+    pub const ENDED: u32 = 5;
 }
 
 #[cfg(feature = "user")]

@@ -12,6 +12,7 @@ use core::ptr;
 use agent_guard_common::{
     attach::{Attaching, Member, Relative},
     event,
+    subject::Guard,
 };
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_seq_write};
 use aya_log_ebpf::error;
@@ -163,7 +164,7 @@ pub fn made(child: Task) {
     }
     let tgid = Task::current().tgid();
     if child.tgid() != tgid && child.parent_tgid() != tgid && belongs(Address::current()) {
-        note(Some(Relative { start: child.start(), tgid: child.tgid(), pad: 0 }));
+        note(Some(Relative { start: child.start() / Guard::TICK, tgid: child.tgid(), pad: 0 }));
     }
 }
 
@@ -217,7 +218,7 @@ pub extern "C" fn tree(ctx: *const AnyTask) -> i32 {
         return 0;
     }
     let task = Task(task);
-    if task.is_kernels() || task.has_ended() {
+    if task.is_kernels() {
         return 0;
     }
     let inside = Address::leader_of(task).is_some_and(belongs);
@@ -226,11 +227,12 @@ pub extern "C" fn tree(ctx: *const AnyTask) -> i32 {
         session: session_of(task),
         tgid: task.tgid(),
         tid: task.tid(),
-        state: match (inside, task.ends()) {
-            (true, false) => Member::INSIDE,
-            (true, true) => Member::ENDING,
-            (false, true) => Member::ENDING_OUTSIDE,
-            (false, false) => return 0,
+        state: match (inside, task.ends(), task.has_ended()) {
+            (true, _, true) => Member::ENDED,
+            (true, true, false) => Member::ENDING,
+            (true, false, false) => Member::INSIDE,
+            (false, true, false) => Member::ENDING_OUTSIDE,
+            (false, ..) => return 0,
         },
         pad: 0,
     };

@@ -1,7 +1,7 @@
 //! Who is whose parent, among tasks that are only known by their addresses. In a program under RCU, as all are: a task that
 //! was in a list when the program began can be read until it ends.
 
-use agent_guard_common::attach::Relative;
+use agent_guard_common::{attach::Relative, subject::Guard};
 use aya_ebpf::helpers::generated::bpf_get_current_task;
 
 use super::{Task, offset, probe, probe_at};
@@ -31,7 +31,7 @@ impl Address {
         let leader = probe!(self.0, task_group_leader, u64)?;
         let start = probe!(leader, task_start_boottime, u64)?;
         let tgid = probe!(leader, task_tgid, u32)?;
-        Some(Relative { start, tgid, pad: 0 })
+        Some(Relative { start: start / Guard::TICK, tgid, pad: 0 })
     }
 
     /// Its parent: the thread that made it, or another one of that process, or whoever takes in orphans.

@@ -1,0 +1,241 @@
+//! Attaching: a tree that runs already becomes a session, and nobody of it is missed.
+
+mod rights;
+mod watch;
+
+use std::{
+    os::fd::AsFd as _,
+    sync::{MutexGuard, TryLockError},
+};
+
+use agent_guard_common::{
+    attach::{Member, Relative},
+    subject::Session as Slot,
+};
+
+use self::{
+    rights::processes,
+    watch::{Watch, tagged},
+};
+use super::{
+    Guard, State,
+    known::check_length,
+    lock,
+    sessions::{internal, slot_of, who},
+};
+use crate::{
+    api::{
+        backend::Peer,
+        error::{ApiError, Code},
+        types::{AttachSession, Origin, SessionAttached, StartSession},
+    },
+    events::activity::{Activity, SessionStarted},
+    session::{Session, proc},
+    sys,
+};
+
+/// Why nothing was attached.
+pub(super) type Refusal = ApiError;
+
+/// It isn't safe, or can't be done.
+fn refused<T>(why: String) -> Result<T, Refusal> {
+    Err(ApiError::new(Code::Unavailable, why))
+}
+
+impl Guard {
+    /// Makes a session of a process and all that it has started. `admin`: the caller may take everybody's.
+    pub(super) fn attach_tree(
+        &self,
+        peer: &Peer,
+        admin: bool,
+        request: AttachSession,
+    ) -> Result<SessionAttached, ApiError> {
+        check_length("name", request.name.as_deref(), 128)?;
+        check_length("task", request.task.as_deref(), 4096)?;
+        let _only = self.one_at_a_time()?;
+        let root = root(&request)?;
+        let watch = Watch::begin(self, root)?;
+        let members = watch.members()?;
+        self.check_members(peer, admin, root.tgid, &members)?;
+        let mut state = lock(&self.state);
+        let (generation, index, mode) = state.profile(&request.profile)?;
+        let mut session =
+            self.describe(&state, peer, root.tgid, index, mode, as_started(root.tgid, &request))?;
+        session.origin = Origin::Attach;
+        session.started_by = who(peer.uid, sys::pid_of(peer.pidfd.as_fd()).ok().flatten());
+        self.bind(&mut state, &mut session)?;
+        let done = self.check_rights(&watch, &session, &members).and_then(|()| self.begin(&session));
+        if let Err(error) = done {
+            self.unbind(&mut state, session.binding);
+            return Err(error);
+        }
+        // From here on there is no way back: a tag is never taken away.
+        let tagged = watch.tag(&session);
+        let tagged = tagged.and_then(|members| {
+            self.check_members_tagged(peer, admin, root.tgid, &members)?;
+            self.check_rights(&watch, &session, &members)?;
+            watch.members()
+        });
+        let members = match &tagged {
+            Ok(members) => members.clone(),
+            Err(_) => watch.members().unwrap_or_default(),
+        };
+        let (id, since) = (session.id, watch.since);
+        drop(watch);
+        let profile = session.profile.clone();
+        let pids = self.take_in(&mut state, session, &members);
+        match tagged {
+            Ok(_) => Ok(SessionAttached {
+                id,
+                profile,
+                mode,
+                generation,
+                processes: pids,
+                threads: u64::try_from(members.len()).unwrap_or(u64::MAX),
+                since_ns: since,
+            }),
+            Err(mut error) => {
+                error.detail = format!(
+                    "session {id} has begun and stays, but it isn't what was asked for: {}. What is tagged is judged by \
+                     {profile} and stays so; `agent-guard session kill {id}` ends it",
+                    error.detail
+                );
+                Err(error)
+            }
+        }
+    }
+
+    fn one_at_a_time(&self) -> Result<MutexGuard<'_, ()>, ApiError> {
+        match self.attaching.try_lock() {
+            Ok(only) => Ok(only),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => refused("another tree is being attached; try again".to_owned()),
+        }
+    }
+
+    /// Who may attach which tree.
+    fn check_members(&self, peer: &Peer, admin: bool, root: u32, members: &[Member]) -> Result<(), ApiError> {
+        if let Some((pid, session)) = tagged(self, members) {
+            let detail = format!(
+                "process {pid} belongs to session {session} already, and a tag is never exchanged for another"
+            );
+            return Err(ApiError::new(Code::Conflict, detail));
+        }
+        self.check_members_tagged(peer, admin, root, members)
+    }
+
+    /// The same for what is tagged meanwhile.
+    fn check_members_tagged(
+        &self,
+        peer: &Peer,
+        admin: bool,
+        root: u32,
+        members: &[Member],
+    ) -> Result<(), ApiError> {
+        let pids = processes(members);
+        if !pids.contains(&root) {
+            return refused(format!("process {root} has ended, or is the kernel's own"));
+        }
+        if pids.contains(&std::process::id()) {
+            let detail =
+                format!("process {root} has started the guard itself, which can't be its own session");
+            return Err(ApiError::new(Code::NotPermitted, detail));
+        }
+        if admin {
+            return Ok(());
+        }
+        for pid in pids {
+            match proc::all_uids(pid) {
+                Ok(uids) if uids.iter().all(|uid| *uid == peer.uid) => {}
+                Ok(_) => {
+                    let detail = format!(
+                        "process {pid} runs as another user than uid {}: attaching it needs root or membership of group \
+                         agent-guard",
+                        peer.uid
+                    );
+                    return Err(ApiError::new(Code::NotPermitted, detail));
+                }
+                Err(error) if crate::session::open::has_gone(&error) => {}
+                Err(error) => return refused(format!("whose process {pid} is can't be told: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes file and slot, in that order, before anybody has the tag; takes them back if one fails.
+    fn begin(&self, session: &Session) -> Result<(), ApiError> {
+        self.store.write(session).map_err(internal)?;
+        let done = lock(&self.maps).set_session(session.slot, &slot_of(session, Slot::LIVE));
+        done.map_err(|error| {
+            if let Err(error) = self.store.remove(session.id) {
+                tracing::warn!(%error, "the file of a session that did not start stays");
+            }
+            internal(error)
+        })
+    }
+
+    /// The session is at work: whoever asks is told of it from now on. Its processes.
+    fn take_in(&self, state: &mut State, session: Session, members: &[Member]) -> Vec<u32> {
+        state.processes.forget(session.number);
+        let pids = processes(members);
+        for pid in &pids {
+            if let Err(error) = state.processes.found(*pid, session.number) {
+                tracing::debug!(%error, pid, "gone meanwhile");
+            }
+        }
+        let actor = state.actor_of_root(&session);
+        self.log.say(Activity::SessionStarted(SessionStarted {
+            actor,
+            policy: state.policy_ref(),
+            command: session.command.clone(),
+            cwd: session.cwd.clone(),
+            origin: session.origin,
+            attached: pids.clone(),
+        }));
+        state.sessions.insert(session.number, session);
+        pids
+    }
+}
+
+/// The process that the caller means: number and start agree with what this daemon sees.
+fn root(request: &AttachSession) -> Result<Relative, ApiError> {
+    let pid = request.pid;
+    if pid <= 1 {
+        return Err(ApiError::new(
+            Code::NotPermitted,
+            "everything that runs descends from process 1: say which part",
+        ));
+    }
+    let gone = |error: std::io::Error| {
+        ApiError::new(Code::NotFound, format!("no process {pid} (a thread's number won't do): {error}"))
+    };
+    let process = proc::open(pid).map_err(gone)?;
+    let stat = proc::stat(pid).map_err(gone)?;
+    if stat.start != request.start_time {
+        return Err(ApiError::new(
+            Code::BadRequest,
+            format!(
+                "process {pid} isn't the one that the caller sees: it has ended, or the caller is in another pid namespace, \
+                 from which this version can't attach"
+            ),
+        ));
+    }
+    // The descriptor was taken first: if it is still of that number, so was what was looked at.
+    if sys::pid_of(process.as_fd()).map_err(gone)? != Some(pid) {
+        return Err(gone(std::io::ErrorKind::NotFound.into()));
+    }
+    Ok(Relative { start: stat.start, tgid: pid, pad: 0 })
+}
+
+/// As if the process had been started by `run`.
+fn as_started(pid: u32, request: &AttachSession) -> StartSession {
+    StartSession {
+        profile: request.profile.clone(),
+        task: request.task.clone(),
+        name: request.name.clone(),
+        command: proc::words(pid),
+        cwd: proc::cwd(pid).unwrap_or_default(),
+        pid,
+        start_time: request.start_time,
+    }
+}
