@@ -9,7 +9,10 @@ use clap::{
 };
 
 use super::{CONFIG, POLICY, SOCKET};
-use crate::api::time::{Time, parse_span};
+use crate::{
+    api::time::{Time, parse_span},
+    sys::judge,
+};
 
 /// Runtime enforcement for AI coding agents: the kernel judges what they do, and asks people where it
 /// matters.
@@ -52,8 +55,11 @@ pub enum Command {
     ]))]
     Attach(AttachArgs),
     /// For the daemon: have a session's descriptors judged
-    #[command(hide = true, name = crate::sys::judge::COMMAND)]
+    #[command(hide = true, name = judge::JUDGE)]
     JudgeDescriptors,
+    /// For the daemon: look at what processes have open
+    #[command(hide = true, name = judge::LOOKER)]
+    LookAtDescriptors(LookArgs),
     /// Look at sessions, or kill one
     #[command(subcommand, after_help = examples(&[
         "agent-guard session list",
@@ -147,6 +153,13 @@ pub struct AttachArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Of the daemon's own command.
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// The processes
+    pub pids: Vec<u32>,
 }
 
 /// Of commands that print.

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     api::types::{AttachSession, SessionAttached},
-    session::proc,
+    session::{look, proc},
+    sys::judge,
 };
 
 pub(super) fn attach(client: &Client, args: AttachArgs) -> Result<Exit, Failure> {
@@ -44,5 +45,20 @@ pub(super) fn attach(client: &Client, args: AttachArgs) -> Result<Exit, Failure>
         count(processes, "process"),
         count(attached.threads, "thread"),
     ))?;
+    Ok(Exit::Done)
+}
+
+/// Only the daemon runs this.
+pub(super) fn judge() -> Result<Exit, Failure> {
+    judge::answer()
+        .map_err(|error| Failure::new(Exit::Failed, format!("only the daemon runs this: {error}")))?;
+    Ok(Exit::Done)
+}
+
+/// Only the daemon runs this.
+pub(super) fn look(pids: &[u32]) -> Result<Exit, Failure> {
+    let found = look::look(pids)
+        .map_err(|error| Failure::new(Exit::Failed, format!("only the daemon runs this: {error}")))?;
+    Out::new(true).value(&found)?;
     Ok(Exit::Done)
 }

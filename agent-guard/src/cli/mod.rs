@@ -42,10 +42,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Daemon(_) => Err(Failure::new(Exit::Failed, "the daemon isn't a client command")),
         Command::Run(args) => Err(run::run(&client, args)),
         Command::Attach(args) => attach::attach(&client, args),
-        Command::JudgeDescriptors => match crate::sys::judge::answer() {
-            Ok(()) => Ok(Exit::Done),
-            Err(error) => Err(Failure::new(Exit::Failed, format!("only the daemon runs this: {error}"))),
-        },
+        Command::JudgeDescriptors => attach::judge(),
+        Command::LookAtDescriptors(args) => attach::look(&args.pids),
         Command::Session(command) => session::session(&client, command),
         Command::Approvals(command) => approvals::approvals(&client, command),
         Command::Policy(command) => policy::policy(&client, command),

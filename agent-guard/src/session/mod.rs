@@ -1,6 +1,7 @@
 //! Sessions: who runs, since when, for whom. Each has a file, so that a daemon that starts again knows what the
 //! kernel still enforces.
 
+pub mod look;
 pub mod open;
 pub mod proc;
 pub mod processes;

@@ -5,6 +5,7 @@ mod watch;
 
 use std::{
     os::fd::AsFd as _,
+    path::Path,
     sync::{MutexGuard, TryLockError},
 };
 
@@ -63,6 +64,9 @@ impl Guard {
             self.describe(&state, peer, root.tgid, index, mode, as_started(root.tgid, &request))?;
         session.origin = Origin::Attach;
         session.started_by = who(peer.uid, sys::pid_of(peer.pidfd.as_fd()).ok().flatten());
+        if state.has_own_paths(&session.profile) {
+            same_directory(&session)?;
+        }
         self.bind(&mut state, &mut session)?;
         let done = self.check_rights(&watch, &session, &members).and_then(|()| self.begin(&session));
         if let Err(error) = done {
@@ -225,6 +229,23 @@ fn root(request: &AttachSession) -> Result<Relative, ApiError> {
         return Err(gone(std::io::ErrorKind::NotFound.into()));
     }
     Ok(Relative { start: stat.start, tgid: pid, pad: 0 })
+}
+
+/// Whether the path of its directory means to us what it means to the process, which may have other mounts.
+fn same_directory(session: &Session) -> Result<(), ApiError> {
+    let mounts = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
+    let root = std::fs::read_link(format!("/proc/{}/root", session.root_pid)).ok();
+    let ours = mounts("self");
+    if ours.is_some()
+        && ours == mounts(&session.root_pid.to_string())
+        && root.is_some_and(|root| root == Path::new("/"))
+    {
+        return Ok(());
+    }
+    refused(format!(
+        "process {} is in another mount namespace or root directory, where the policy's paths mean something else",
+        session.root_pid
+    ))
 }
 
 /// As if the process had been started by `run`.

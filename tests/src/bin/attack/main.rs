@@ -5,6 +5,7 @@
 //! exit code 2: an attack that couldn't be made must not be mistaken for one that was stopped.
 
 mod compat;
+mod family;
 mod files;
 mod handed;
 mod harmless;
@@ -51,6 +52,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     uring::ATTACKS,
     net::ATTACKS,
     loops::ATTACKS,
+    family::ATTACKS,
 ];
 
 fn main() -> ExitCode {
