@@ -33,7 +33,7 @@ const NO: u8 = b'n';
 /// How long one answer may take, seconds.
 const PATIENCE: i64 = 10;
 /// How long all of it may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A process that is killed when it is forgotten. Nobody waits for its end, which may never come.
 struct Helper(Option<Child>);

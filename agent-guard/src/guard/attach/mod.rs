@@ -57,56 +57,87 @@ impl Guard {
         let root = root(&request)?;
         let watch = Watch::begin(self, root)?;
         let members = watch.members()?;
-        self.check_members(peer, admin, root.tgid, &members)?;
+        if !processes(&members).contains(&root.tgid) {
+            return refused(format!("process {} has ended, or is the kernel's own", root.tgid));
+        }
+        self.check_untagged(&members)?;
+        Self::check_members(peer, admin, root.tgid, &members)?;
+        let (session, generation) = self.prepare(peer, root.tgid, &request)?;
+        let (id, profile, mode) = (session.id, session.profile.clone(), session.mode);
+        // What it has open is looked at without a lock: that can take time.
+        let looked = self.check_rights(&watch, &session, &members);
+        let (members, session) = self.take(&watch, session, generation, looked)?;
+        // From here on there is no way back: a tag is never taken away.
+        let whole = members.and_then(|members| {
+            Self::check_members(peer, admin, root.tgid, &members)?;
+            // What was opened since the first look was judged by nobody.
+            self.check_rights(&watch, &session, &members)?;
+            watch.members()
+        });
+        let members = whole.map_err(|mut error| {
+            error.detail = format!(
+                "session {id} has begun and stays, but it isn't what was asked for: {}. What is tagged is judged by \
+                 {profile} and stays so; `agent-guard session kill {id}` ends it",
+                error.detail
+            );
+            error
+        })?;
+        Ok(SessionAttached {
+            id,
+            profile,
+            mode,
+            generation,
+            processes: processes(&members),
+            threads: u64::try_from(members.len()).unwrap_or(u64::MAX),
+            since_ns: watch.since,
+        })
+    }
+
+    /// A session that has file and slot, and nobody in it; and the generation that it was made for.
+    fn prepare(&self, peer: &Peer, root: u32, request: &AttachSession) -> Result<(Session, u32), ApiError> {
         let mut state = lock(&self.state);
         let (generation, index, mode) = state.profile(&request.profile)?;
-        let mut session =
-            self.describe(&state, peer, root.tgid, index, mode, as_started(root.tgid, &request))?;
+        let mut session = self.describe(&state, peer, root, index, mode, as_started(root, request))?;
         session.origin = Origin::Attach;
         session.started_by = who(peer.uid, sys::pid_of(peer.pidfd.as_fd()).ok().flatten());
         if state.has_own_paths(&session.profile) {
             same_directory(&session)?;
         }
         self.bind(&mut state, &mut session)?;
-        let done = self.check_rights(&watch, &session, &members).and_then(|()| self.begin(&session));
-        if let Err(error) = done {
-            self.unbind(&mut state, session.binding);
+        match self.begin(&session) {
+            Ok(()) => Ok((session, generation)),
+            Err(error) => {
+                self.unbind(&mut state, session.binding);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tags the tree and takes the session in, if it may be; else nothing is left of the session. Its tasks, or why not all
+    /// of them are tagged.
+    fn take(
+        &self,
+        watch: &Watch<'_>,
+        session: Session,
+        generation: u32,
+        looked: Result<(), ApiError>,
+    ) -> Result<(Result<Vec<Member>, ApiError>, Session), ApiError> {
+        let mut state = lock(&self.state);
+        let same = state.in_force.as_ref().is_some_and(|in_force| in_force.generation == generation);
+        let may = looked.and_then(|()| {
+            if same { Ok(()) } else { refused("the policy was loaded anew meanwhile; try again".to_owned()) }
+        });
+        if let Err(error) = may {
+            self.abandon(&mut state, &session);
             return Err(error);
         }
-        // From here on there is no way back: a tag is never taken away.
         let tagged = watch.tag(&session);
-        let tagged = tagged.and_then(|members| {
-            self.check_members_tagged(peer, admin, root.tgid, &members)?;
-            self.check_rights(&watch, &session, &members)?;
-            watch.members()
-        });
         let members = match &tagged {
             Ok(members) => members.clone(),
             Err(_) => watch.members().unwrap_or_default(),
         };
-        let (id, since) = (session.id, watch.since);
-        drop(watch);
-        let profile = session.profile.clone();
-        let pids = self.take_in(&mut state, session, &members);
-        match tagged {
-            Ok(_) => Ok(SessionAttached {
-                id,
-                profile,
-                mode,
-                generation,
-                processes: pids,
-                threads: u64::try_from(members.len()).unwrap_or(u64::MAX),
-                since_ns: since,
-            }),
-            Err(mut error) => {
-                error.detail = format!(
-                    "session {id} has begun and stays, but it isn't what was asked for: {}. What is tagged is judged by \
-                     {profile} and stays so; `agent-guard session kill {id}` ends it",
-                    error.detail
-                );
-                Err(error)
-            }
-        }
+        self.take_in(&mut state, session.clone(), &members);
+        Ok((tagged, session))
     }
 
     fn one_at_a_time(&self) -> Result<MutexGuard<'_, ()>, ApiError> {
@@ -117,29 +148,18 @@ impl Guard {
         }
     }
 
-    /// Who may attach which tree.
-    fn check_members(&self, peer: &Peer, admin: bool, root: u32, members: &[Member]) -> Result<(), ApiError> {
-        if let Some((pid, session)) = tagged(self, members) {
-            let detail = format!(
-                "process {pid} belongs to session {session} already, and a tag is never exchanged for another"
-            );
-            return Err(ApiError::new(Code::Conflict, detail));
-        }
-        self.check_members_tagged(peer, admin, root, members)
+    /// Nobody of it may belong to a session.
+    fn check_untagged(&self, members: &[Member]) -> Result<(), ApiError> {
+        let Some((pid, session)) = tagged(self, members) else { return Ok(()) };
+        let detail = format!(
+            "process {pid} belongs to session {session} already, and a tag is never exchanged for another"
+        );
+        Err(ApiError::new(Code::Conflict, detail))
     }
 
-    /// The same for what is tagged meanwhile.
-    fn check_members_tagged(
-        &self,
-        peer: &Peer,
-        admin: bool,
-        root: u32,
-        members: &[Member],
-    ) -> Result<(), ApiError> {
+    /// Who may attach which tree.
+    fn check_members(peer: &Peer, admin: bool, root: u32, members: &[Member]) -> Result<(), ApiError> {
         let pids = processes(members);
-        if !pids.contains(&root) {
-            return refused(format!("process {root} has ended, or is the kernel's own"));
-        }
         if pids.contains(&std::process::id()) {
             let detail =
                 format!("process {root} has started the guard itself, which can't be its own session");
@@ -178,8 +198,19 @@ impl Guard {
         })
     }
 
-    /// The session is at work: whoever asks is told of it from now on. Its processes.
-    fn take_in(&self, state: &mut State, session: Session, members: &[Member]) -> Vec<u32> {
+    /// Takes back what [`Guard::begin`] and `bind` have done.
+    fn abandon(&self, state: &mut State, session: &Session) {
+        if let Err(error) = lock(&self.maps).set_session(session.slot, &Slot::default()) {
+            tracing::error!(%error, "a slot of a session that did not start stays taken");
+        }
+        if let Err(error) = self.store.remove(session.id) {
+            tracing::warn!(%error, "the file of a session that did not start stays");
+        }
+        self.unbind(state, session.binding);
+    }
+
+    /// The session is at work: whoever asks is told of it from now on.
+    fn take_in(&self, state: &mut State, session: Session, members: &[Member]) {
         state.processes.forget(session.number);
         let pids = processes(members);
         for pid in &pids {
@@ -194,10 +225,9 @@ impl Guard {
             command: session.command.clone(),
             cwd: session.cwd.clone(),
             origin: session.origin,
-            attached: pids.clone(),
+            attached: pids,
         }));
         state.sessions.insert(session.number, session);
-        pids
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
 /// How long tasks that were ending when the watch began may take to end.
 const ENDING_LIMIT: Duration = Duration::from_secs(10);
 /// How long tagging may take.
-const TAG_LIMIT: Duration = Duration::from_secs(30);
+const TAG_LIMIT: Duration = Duration::from_secs(20);
 /// Passes that must find nobody new, one after another.
 const QUIET: u32 = 2;
 
@@ -166,7 +166,7 @@ impl Guard {
     ) -> Result<StandIn<'_>, Refusal> {
         let mut maps = lock(&self.maps);
         let taken = maps.sessions().map_err(internal)?;
-        let free = |slot: &u32| *slot != session.slot && !taken.iter().any(|(other, _)| other == slot);
+        let free = |slot: &u32| !taken.iter().any(|(other, _)| other == slot);
         let Some(slot) = (1..agent_guard_common::subject::MAX_SESSIONS).find(free) else {
             return refused("there is no room for another session".to_owned());
         };
