@@ -37,6 +37,12 @@ layout! {
     task_real_parent,
     /// `task_struct.group_leader`, pointer to `task_struct`.
     task_group_leader,
+    /// `task_struct.children`, struct `list_head`: of a task's children.
+    task_children,
+    /// `task_struct.sibling`, struct `list_head`: the place in that list.
+    task_sibling,
+    /// `task_struct.exit_state`, int: not 0 once its children have other parents.
+    task_exit_state,
     /// `task_struct.start_boottime`, u64, nanoseconds since boot.
     task_start_boottime,
     /// `task_struct.bpf_storage`, pointer to `bpf_local_storage`.

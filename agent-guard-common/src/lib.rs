@@ -9,6 +9,7 @@
 //! never Rust enums: a number outside an enum's range would be undefined behaviour.
 #![cfg_attr(not(any(test, feature = "user")), no_std)]
 
+pub mod attach;
 pub mod decide;
 pub mod digest;
 pub mod event;

@@ -10,6 +10,7 @@
 
 mod arguments;
 mod asked;
+mod attach;
 mod emit;
 mod enforce;
 mod hold;

@@ -3,6 +3,7 @@
 use core::ptr;
 
 use agent_guard_common::{
+    attach::{Attaching, Relative},
     decide::Walk,
     digest::Digest,
     event,
@@ -167,6 +168,19 @@ pub static SESSIONS: Array<Session, { MAX_SESSIONS as usize }> = Array::new();
 /// 0, at the start: no generation, which is a fault.
 #[btf_map]
 pub static GENERATION: Array<u32, 1> = Array::new();
+
+/// Whether a tree that runs already is being tagged. Written by the daemon, its counters here; read when a task is made
+/// and when one ends.
+#[btf_map]
+pub static ATTACHING: Array<Attaching, 1> = Array::new();
+
+/// Relatives, at most.
+pub const MAX_RELATIVES: usize = 65_536;
+
+/// Processes that belong to the tree that is being tagged, whoever their parents are now. Written by the daemon (the
+/// first one; it empties it, too) and here, while that lasts. Full: counted, and the attach fails.
+#[btf_map]
+pub static RELATIVES: HashMap<Relative, u32, MAX_RELATIVES, GROWS> = HashMap::new();
 
 /// Size that the inner maps have in this object. The daemon makes the real ones to the policy's size.
 const INNER: usize = 1;

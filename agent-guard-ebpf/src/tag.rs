@@ -122,7 +122,13 @@ pub fn session_of(task: Task) -> u64 {
 #[inline(always)]
 pub fn inherit(from: &Subject, to: Task) -> Result<(), Fault> {
     let tag = from.tag();
-    let mut copy = Tag { session: tag.session, slot: tag.slot, ..EMPTY };
+    give(tag.session, tag.slot, to)
+}
+
+/// Gives a task that has none the tag of a session.
+#[inline(always)]
+pub fn give(session: u64, slot: u32, to: Task) -> Result<(), Fault> {
+    let mut copy = Tag { session, slot, ..EMPTY };
     // SAFETY: map, task and value are what the helper takes, which the verifier checks.
     let made = unsafe {
         bpf_task_storage_get(

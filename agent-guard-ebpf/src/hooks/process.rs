@@ -8,7 +8,7 @@ use aya_ebpf::{
 use aya_log_ebpf::error;
 
 use crate::{
-    emit,
+    attach, emit,
     enforce::{EAGAIN, EPERM},
     kernel::{Bprm, Task},
     tag::{self, Subject},
@@ -18,7 +18,10 @@ use crate::{
 // Every way to make a task comes by here, io_uring's workers included (copy_process), before it can run.
 #[lsm(hook = "task_alloc")]
 pub fn task_alloc(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
+    let Some(subject) = Subject::current() else {
+        attach::makes(Task(ctx.arg(0)));
+        return 0;
+    };
     match subject.session() {
         Ok(session) if session.state == Session::KILLED => -EPERM,
         // A session that isn't known makes no new tasks, but what it has keeps its tag.
@@ -37,8 +40,10 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
 // void sched_process_fork(struct task_struct *parent, struct task_struct *child)
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
     let child = Task(ctx.arg(1));
+    attach::made(child);
+    let Some(subject) = Subject::current() else { return 0 };
+    attach::completes(&ctx, &subject, child);
     if child.tid() == child.tgid() {
         emit::lifecycle(&subject, event::FORK, Some(child));
     }
@@ -57,6 +62,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 // void sched_process_exit(struct task_struct *p), with a second argument from 6.16 on
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
+    attach::ends();
     let Some(subject) = Subject::current() else { return 0 };
     if subject.task().tid() == subject.task().tgid() {
         emit::lifecycle(&subject, event::EXIT, None);

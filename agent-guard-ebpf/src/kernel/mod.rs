@@ -9,6 +9,7 @@ mod inode;
 mod memory;
 pub mod mount;
 mod net;
+pub mod relatives;
 mod task;
 
 use core::ptr;

@@ -14,7 +14,8 @@ pub struct Task(pub *const u8);
 #[derive(Clone, Copy)]
 pub struct Bprm(pub *const u8);
 
-/// `PF_IO_WORKER`, `PF_KTHREAD` (`include/linux/sched.h`, the same from 6.1 to 7.2).
+/// `PF_EXITING`, `PF_IO_WORKER`, `PF_KTHREAD` (`include/linux/sched.h`, the same from 6.1 to 7.2).
+const PF_EXITING: u32 = 4;
 const PF_IO_WORKER: u32 = 0x10;
 const PF_KTHREAD: u32 = 0x20_0000;
 /// `TS_COMPAT` (`arch/x86/include/asm/thread_info.h`): the task is in a 32-bit call.
@@ -46,6 +47,25 @@ impl Task {
     #[inline(always)]
     pub fn tgid(self) -> u32 {
         load!(self.0, task_tgid, u32)
+    }
+
+    /// Whether it runs kernel code only.
+    #[inline(always)]
+    pub fn is_kernels(self) -> bool {
+        load!(self.0, task_flags, u32) & PF_KTHREAD != 0
+    }
+
+    /// Whether it has begun to end.
+    #[inline(always)]
+    pub fn ends(self) -> bool {
+        load!(self.0, task_flags, u32) & PF_EXITING != 0
+    }
+
+    /// Whether it has ended, but for its parent's hearing of it. Its children have other parents then (`exit_notify`,
+    /// kernel/exit.c).
+    #[inline(always)]
+    pub fn has_ended(self) -> bool {
+        load!(self.0, task_exit_state, u32) != 0
     }
 
     /// Parent process.

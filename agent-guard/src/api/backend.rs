@@ -8,8 +8,8 @@ use ulid::Ulid;
 use super::{
     error::ApiError,
     types::{
-        Approvals, EventQuery, ExplainRequest, ExplanationView, HoldInfo, Killed, PolicyView, Reloaded,
-        SessionInfo, SessionStarted, SessionTree, Sessions, StartSession, Status,
+        Approvals, AttachSession, EventQuery, ExplainRequest, ExplanationView, HoldInfo, Killed, PolicyView,
+        Reloaded, SessionAttached, SessionInfo, SessionStarted, SessionTree, Sessions, StartSession, Status,
     },
 };
 
@@ -40,6 +40,13 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// If the process isn't tagged when this returns.
     fn start_session(&self, peer: &Peer, request: StartSession) -> Result<SessionStarted, ApiError>;
+
+    /// Makes a session of a running process and all that it has started.
+    ///
+    /// # Errors
+    ///
+    /// If not all of it is tagged when this returns, or it has something open that the session couldn't open.
+    fn attach_session(&self, peer: &Peer, request: AttachSession) -> Result<SessionAttached, ApiError>;
 
     /// The sessions that the caller may see.
     ///

@@ -25,7 +25,7 @@ use super::{
     backend::{Backend, EventLines, Peer},
     error::{ApiError, Code, Problem},
     time::{Time, parse_span},
-    types::{Answer, EventQuery, ExplainRequest, MAX_REQUEST_BYTES, StartSession},
+    types::{Answer, AttachSession, EventQuery, ExplainRequest, MAX_REQUEST_BYTES, StartSession},
 };
 
 /// How long a client has for the body of its request.
@@ -55,6 +55,7 @@ macro_rules! routes {
 
 routes! {
     post "/v1/sessions" start_session,
+    post "/v1/sessions/attach" attach_session,
     get "/v1/sessions" sessions,
     get "/v1/sessions/{id}" session,
     get "/v1/sessions/{id}/tree" tree,
@@ -152,6 +153,11 @@ fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
 
 async fn start_session(daemon: Daemon, caller: Caller, Payload(body): Payload<StartSession>) -> Response {
     let result = ask(daemon, caller, |backend, peer| backend.start_session(peer, body)).await;
+    answer(StatusCode::CREATED, result)
+}
+
+async fn attach_session(daemon: Daemon, caller: Caller, Payload(body): Payload<AttachSession>) -> Response {
+    let result = ask(daemon, caller, |backend, peer| backend.attach_session(peer, body)).await;
     answer(StatusCode::CREATED, result)
 }
 

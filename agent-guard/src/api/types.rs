@@ -73,6 +73,68 @@ pub struct SessionStarted {
     pub generation: u32,
 }
 
+/// `POST /v1/sessions/attach`: make a session of a running process and all that it has started.
+///
+/// `pid` and `start_time` are those of the process, as the caller sees them: a caller in another pid namespace
+/// can't have somebody else's process tagged by mistake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachSession {
+    /// Process id.
+    pub pid: u32,
+    /// Field 22 of its `/proc/PID/stat`: start time in clock ticks since boot.
+    pub start_time: u64,
+    /// Profile of the policy.
+    pub profile: String,
+    /// What the session is for, in the words of who attaches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// A name for people; not unique.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// Answer to [`AttachSession`]: every thread of the tree has the tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionAttached {
+    /// The session.
+    pub id: Ulid,
+    /// Its profile.
+    pub profile: String,
+    /// Whether the profile blocks.
+    pub mode: Mode,
+    /// Policy generation in force when it began.
+    pub generation: u32,
+    /// Its processes.
+    pub processes: Vec<u32>,
+    /// How many threads they have together.
+    pub threads: u64,
+    /// Whatever was a descendant at this time or later belongs to it: nanoseconds since boot (`CLOCK_BOOTTIME`).
+    pub since_ns: u64,
+}
+
+/// How a session began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Its first process asked for it and became the command.
+    #[default]
+    Run,
+    /// It was attached to a tree that ran already.
+    Attach,
+}
+
+impl Origin {
+    /// The name that command line and events use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Attach => "attach",
+        }
+    }
+}
+
 /// Whether a profile blocks or only reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -145,6 +207,8 @@ pub struct SessionInfo {
     pub started_by: Who,
     /// Its first process.
     pub root_pid: u32,
+    /// How it began.
+    pub origin: Origin,
     /// How many processes it has now.
     pub processes: u64,
 }
@@ -195,6 +259,8 @@ pub struct TreeProcess {
 pub struct SessionTree {
     /// The session.
     pub session: Ulid,
+    /// How it began.
+    pub origin: Origin,
     /// Depth first, siblings by start time.
     pub processes: Vec<TreeProcess>,
 }

@@ -9,7 +9,10 @@ use clap::{
 };
 
 use super::{CONFIG, POLICY, SOCKET};
-use crate::api::time::{Time, parse_span};
+use crate::{
+    api::time::{Time, parse_span},
+    sys::judge,
+};
 
 /// Runtime enforcement for AI coding agents: the kernel judges what they do, and asks people where it
 /// matters.
@@ -45,6 +48,18 @@ pub enum Command {
         "agent-guard run --profile ci --task 'bump the version' -- codex exec 'bump the version'",
     ]))]
     Run(RunArgs),
+    /// Make an agent session of a running process and all that it has started
+    #[command(after_help = examples(&[
+        "agent-guard attach --pid 4711",
+        "agent-guard attach --pid 4711 --profile ci --task 'the nightly build' --name nightly",
+    ]))]
+    Attach(AttachArgs),
+    /// For the daemon: have a session's descriptors judged
+    #[command(hide = true, name = judge::JUDGE)]
+    JudgeDescriptors,
+    /// For the daemon: look at what processes have open
+    #[command(hide = true, name = judge::LOOKER)]
+    LookAtDescriptors(LookArgs),
     /// Look at sessions, or kill one
     #[command(subcommand, after_help = examples(&[
         "agent-guard session list",
@@ -118,6 +133,33 @@ pub struct RunArgs {
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// Of `attach`.
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// The process; all of its threads and all that it has started come with it
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pid: u32,
+    /// Profile of the policy
+    #[arg(long, default_value = "coding-agent", value_name = "PROFILE")]
+    pub profile: String,
+    /// What the session is for, for the record and for approvers
+    #[arg(long, value_name = "TEXT")]
+    pub task: Option<String>,
+    /// A name for the session
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Of the daemon's own command.
+#[derive(Debug, Args)]
+pub struct LookArgs {
+    /// The processes
+    pub pids: Vec<u32>,
 }
 
 /// Of commands that print.
@@ -318,7 +360,9 @@ mod tests {
             ["run", "--plan", "x", "--", "true"].as_slice(),
             &["run", "--ttl", "2h", "--", "true"],
             &["run", "true"],
-            &["attach", "--pid", "1"],
+            &["attach"],
+            &["attach", "--pid", "0"],
+            &["attach", "--pid", "7", "--ttl", "2h"],
             &["undo", "list"],
             &["approvals", "approve", "x", "--for", "session"],
             &["policy", "explain", "--profile", "p"],

@@ -3,6 +3,7 @@
 
 mod approvals;
 mod args;
+mod attach;
 mod check;
 mod client;
 mod events;
@@ -40,6 +41,9 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Daemon(_) => Err(Failure::new(Exit::Failed, "the daemon isn't a client command")),
         Command::Run(args) => Err(run::run(&client, args)),
+        Command::Attach(args) => attach::attach(&client, args),
+        Command::JudgeDescriptors => attach::judge(),
+        Command::LookAtDescriptors(args) => attach::look(&args.pids),
         Command::Session(command) => session::session(&client, command),
         Command::Approvals(command) => approvals::approvals(&client, command),
         Command::Policy(command) => policy::policy(&client, command),

@@ -7,7 +7,7 @@ use super::{
     ids,
     output::{Out, count, printable, span},
 };
-use crate::api::types::{Killed, SessionInfo, SessionTree, Sessions, Time, Who};
+use crate::api::types::{Killed, Origin, SessionInfo, SessionTree, Sessions, Time, Who};
 
 pub(super) fn session(client: &Client, command: SessionCommand) -> Result<Exit, Failure> {
     match command {
@@ -94,6 +94,7 @@ fn show(out: &Out, session: &SessionInfo) -> Result<Exit, Failure> {
         ("started", session.started.local()),
         ("ended", session.ended.map(Time::local).unwrap_or_default()),
         ("lasts", lasted),
+        ("began by", session.origin.name().to_owned()),
         ("first process", session.root_pid.to_string()),
         ("processes", session.processes.to_string()),
     ])?;
@@ -107,6 +108,9 @@ fn tree(out: &Out, tree: &SessionTree) -> Result<Exit, Failure> {
     }
     if tree.processes.is_empty() {
         out.line(&format!("session {} has no processes", tree.session))?;
+    }
+    if tree.origin == Origin::Attach {
+        out.line(&format!("session {} was attached to what ran already", tree.session))?;
     }
     for entry in &tree.processes {
         let indent = usize::try_from(entry.depth.min(64)).unwrap_or(64) * 2;

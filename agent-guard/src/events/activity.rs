@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use agent_guard_common::{Fault, Op, Source, Verdict, event::Hook};
 use ulid::Ulid;
 
-use crate::api::types::{Mode, ProcessInfo, Time, Who};
+use crate::api::types::{Mode, Origin, ProcessInfo, Time, Who};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -113,6 +113,10 @@ pub struct SessionStarted {
     pub command: Vec<String>,
     /// The directory it was started in.
     pub cwd: String,
+    /// How it began.
+    pub origin: Origin,
+    /// The processes that were attached; none where its first process asked for it.
+    pub attached: Vec<u32>,
 }
 
 /// See [`Activity::SessionEnded`].

@@ -16,9 +16,9 @@ use crate::{
         convert,
         error::{ApiError, Code},
         types::{
-            Approvals, Counters, EventQuery, ExplainRequest, ExplanationView, HoldInfo, HookInfo, HookState,
-            Killed, Lost, PolicyView, Reloaded, SessionInfo, SessionStarted, SessionTree, Sessions,
-            StartSession, Status, TreeProcess, Who,
+            Approvals, AttachSession, Counters, EventQuery, ExplainRequest, ExplanationView, HoldInfo,
+            HookInfo, HookState, Killed, Lost, PolicyView, Reloaded, SessionAttached, SessionInfo,
+            SessionStarted, SessionTree, Sessions, StartSession, Status, TreeProcess, Who,
         },
     },
     events::activity::{Activity, SessionKilled},
@@ -89,6 +89,11 @@ impl Backend for Guard {
         self.start(peer, request)
     }
 
+    fn attach_session(&self, peer: &Peer, request: AttachSession) -> Result<SessionAttached, ApiError> {
+        self.untagged(peer)?;
+        self.attach_tree(peer, self.admin(peer), request)
+    }
+
     fn sessions(&self, peer: &Peer) -> Result<Sessions, ApiError> {
         self.untagged(peer)?;
         let state = lock(&self.state);
@@ -115,7 +120,7 @@ impl Backend for Guard {
         let session = self.visible(&state, peer, id)?;
         let mut living: Vec<&Process> = state.processes.living(session.number).collect();
         living.sort_by_key(|process| (process.start, process.pid));
-        Ok(SessionTree { session: id, processes: tree(&state, &living) })
+        Ok(SessionTree { session: id, origin: session.origin, processes: tree(&state, &living) })
     }
 
     fn kill(&self, peer: &Peer, id: Ulid) -> Result<Killed, ApiError> {

@@ -6,7 +6,7 @@ use ulid::Ulid;
 use crate::{
     api::{
         error::{ApiError, Code},
-        types::{Mode, SessionState, Who},
+        types::{Mode, Origin, SessionState, Who},
     },
     session::{Session, processes::time_of},
 };
@@ -62,5 +62,6 @@ pub(super) fn nameless(number: u64, at: u32, slot: &Slot) -> Session {
         tty: slot.tty,
         binding: slot.binding,
         paths: None,
+        origin: Origin::Run,
     }
 }

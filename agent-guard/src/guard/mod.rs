@@ -3,6 +3,7 @@
 //! Locks are taken in one order: state, then maps.
 
 mod answers;
+mod attach;
 mod backend;
 mod endings;
 mod explaining;
@@ -108,6 +109,8 @@ pub struct Guard {
     log: Arc<EventLog>,
     maps: Mutex<Maps>,
     state: Mutex<State>,
+    /// Held while a tree is attached: one at a time. Taken before the others.
+    attaching: Mutex<()>,
 }
 
 /// A thread that panicked while it held a lock has lost nothing that the next can't use: each change is one write.
@@ -143,7 +146,10 @@ impl Guard {
             log,
             maps: Mutex::new(maps),
             state: Mutex::new(State::default()),
+            attaching: Mutex::new(()),
         };
+        // An attach that an earlier daemon has left unfinished is a session with fewer processes.
+        lock(&guard.maps).detach()?;
         guard.adopt_sessions()?;
         guard.adopt_generations();
         guard.adopt_holds()?;

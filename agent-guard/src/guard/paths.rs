@@ -28,6 +28,14 @@ fn paths_of(session: &Session, own: &OwnPaths) -> SessionPaths {
     SessionPaths { profile: session.profile.clone(), binding: session.binding, cwd, home, tmp }
 }
 
+impl State {
+    /// Whether a profile says anything of its sessions' own paths.
+    pub(super) fn has_own_paths(&self, profile: &str) -> bool {
+        let policy = self.in_force.as_ref().map(|in_force| &in_force.policy);
+        policy.and_then(|policy| policy.profile(profile)).is_some_and(session::needs_session_paths)
+    }
+}
+
 impl Guard {
     /// The paths of all sessions that run, as far as there still is what was there when they began. A session can put
     /// something else in such a place, a symbolic link for one: it must not get that.
@@ -64,10 +72,10 @@ impl Guard {
     /// Finds out what a new session's paths are, if its profile says anything of them, and writes that into the tables
     /// that are in force.
     pub(super) fn bind(&self, state: &mut State, session: &mut Session) -> Result<(), ApiError> {
-        let Some(in_force) = &mut state.in_force else { return Ok(()) };
-        if !in_force.policy.profile(&session.profile).is_some_and(session::needs_session_paths) {
+        if !state.has_own_paths(&session.profile) {
             return Ok(());
         }
+        let Some(in_force) = &mut state.in_force else { return Ok(()) };
         let own = self.own_paths(session)?;
         session.binding = self.next_binding().map_err(internal)?;
         let paths = paths_of(session, &own);

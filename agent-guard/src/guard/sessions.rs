@@ -14,7 +14,7 @@ use crate::{
     api::{
         backend::Peer,
         error::{ApiError, Code},
-        types::{Mode, SessionStarted, SessionState, StartSession, Time, Who},
+        types::{Mode, Origin, SessionStarted, SessionState, StartSession, Time, Who},
     },
     events::activity::{Activity, Actor, SessionRef, SessionStarted as Started},
     policy::model,
@@ -71,24 +71,7 @@ impl Guard {
         check_length("name", request.name.as_deref(), 128)?;
         check_length("task", request.task.as_deref(), 4096)?;
         let mut state = lock(&self.state);
-        let Some(in_force) = &state.in_force else {
-            return Err(ApiError::new(
-                Code::Unavailable,
-                "the policy on disk is invalid, so no session can start: see agent-guard status",
-            ));
-        };
-        let generation = in_force.generation;
-        let Some(index) = in_force.compiled.profile_index(&request.profile) else {
-            let known = in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
-            return Err(ApiError::unknown_profile(&request.profile, known));
-        };
-        let mode = in_force.summary.profiles.iter().find(|profile| profile.name == request.profile).map_or(
-            Mode::Enforce,
-            |profile| match profile.mode {
-                model::Mode::Enforce => Mode::Enforce,
-                model::Mode::Report => Mode::Report,
-            },
-        );
+        let (generation, index, mode) = state.profile(&request.profile)?;
         let mut session = self.describe(&state, peer, pid, index, mode, request)?;
         self.bind(&mut state, &mut session)?;
         if let Err(error) = self.put_to_work(&session, peer) {
@@ -106,6 +89,8 @@ impl Guard {
             policy: state.policy_ref(),
             command: session.command.clone(),
             cwd: session.cwd.clone(),
+            origin: session.origin,
+            attached: Vec::new(),
         }));
         state.sessions.insert(session.number, session);
         Ok(started)
@@ -133,7 +118,8 @@ impl Guard {
         Ok(pid)
     }
 
-    fn describe(
+    /// A session that isn't known to anybody yet.
+    pub(super) fn describe(
         &self,
         state: &State,
         peer: &Peer,
@@ -170,6 +156,7 @@ impl Guard {
             tty: proc::stat(pid).map_or(0, |stat| stat.tty_device()),
             binding: 0,
             paths: None,
+            origin: Origin::Run,
         })
     }
 
@@ -195,6 +182,26 @@ impl Guard {
 }
 
 impl State {
+    /// Generation in force, index and mode of a profile that sessions are to have.
+    pub(super) fn profile(&self, name: &str) -> Result<(u32, u32, Mode), ApiError> {
+        let Some(in_force) = &self.in_force else {
+            return Err(ApiError::new(
+                Code::Unavailable,
+                "the policy on disk is invalid, so no session can start: see agent-guard status",
+            ));
+        };
+        let Some(index) = in_force.compiled.profile_index(name) else {
+            let known = in_force.compiled.profiles.iter().map(|(name, _, _)| name.as_str());
+            return Err(ApiError::unknown_profile(name, known));
+        };
+        let profile = in_force.summary.profiles.iter().find(|profile| profile.name == name);
+        let mode = profile.map_or(Mode::Enforce, |profile| match profile.mode {
+            model::Mode::Enforce => Mode::Enforce,
+            model::Mode::Report => Mode::Report,
+        });
+        Ok((in_force.generation, index, mode))
+    }
+
     /// A session, as events say it.
     pub(super) fn session_ref(&self, number: u64) -> Option<SessionRef> {
         self.sessions.get(&number).map(session_ref)

@@ -55,6 +55,9 @@ fields! {
     task_pid: "task_struct" "pid" => Int(&[4]);
     task_real_parent: "task_struct" "real_parent" => Pointer("task_struct");
     task_group_leader: "task_struct" "group_leader" => Pointer("task_struct");
+    task_children: "task_struct" "children" => Struct("list_head");
+    task_sibling: "task_struct" "sibling" => Struct("list_head");
+    task_exit_state: "task_struct" "exit_state" => Int(&[4]);
     task_start_boottime: "task_struct" "start_boottime" => Int(&[8]);
     task_bpf_storage: "task_struct" "bpf_storage" => Pointer("bpf_local_storage");
     task_mm: "task_struct" "mm" => Pointer("mm_struct");

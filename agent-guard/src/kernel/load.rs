@@ -107,6 +107,12 @@ impl Attached {
         self.links.join(support::IDENTIFY)
     }
 
+    /// Where the program is pinned that tags trees.
+    #[must_use]
+    pub fn tree(&self) -> PathBuf {
+        self.links.join(support::TREE)
+    }
+
     /// Attaches what a policy needs that judges these operations (bits by their numbers) and isn't at work yet. To be
     /// called before the policy is published.
     ///
@@ -228,9 +234,9 @@ fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Resul
             let id = code.attach().map_err(refused)?;
             Ok(Some(code.take_link(id).map_err(refused)?.into()))
         }
-        Kind::Iterator => {
+        Kind::Iterator(over) => {
             let code: &mut Iter = code.try_into().map_err(refused)?;
-            code.load("task_file", btf).map_err(refused)?;
+            code.load(over, btf).map_err(refused)?;
             Ok(None)
         }
         Kind::Tracepoint => {

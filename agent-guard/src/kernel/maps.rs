@@ -6,6 +6,7 @@ use std::{
 };
 
 use agent_guard_common::{
+    attach::{Attaching, Relative},
     event::{self, Judged},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
@@ -21,6 +22,8 @@ pub const NAMES: [&str; 23] = [
     "KNOWN",
     "RENAMED",
     "SESSIONS",
+    "ATTACHING",
+    "RELATIVES",
     "GENERATION",
     "FILTERS",
     "OBJECTS",
@@ -46,6 +49,8 @@ pub struct Maps {
     tags: MapData,
     sessions: Array<MapData, Session>,
     guard: Array<MapData, Guard>,
+    attaching: Array<MapData, Attaching>,
+    relatives: HashMap<MapData, Relative, u32>,
     holds: HashMap<MapData, u64, Record>,
     answers: HashMap<MapData, u64, Answer>,
     counts: PerCpuArray<MapData, u64>,
@@ -82,6 +87,8 @@ impl Maps {
             tags: MapData::from_pin(maps.join("TAGS")).map_err(Error::map("TAGS"))?,
             sessions: open(maps, "SESSIONS")?,
             guard: open(maps, "GUARD")?,
+            attaching: open(maps, "ATTACHING")?,
+            relatives: open(maps, "RELATIVES")?,
             holds: open(maps, "HOLDS")?,
             answers: open(maps, "ANSWERS")?,
             counts: open(maps, "COUNTS")?,
@@ -158,6 +165,50 @@ impl Maps {
     /// If the map can't be written.
     pub fn set_guard(&mut self, guard: &Guard) -> Result<(), Error> {
         self.guard.set(0, guard, 0).map_err(Error::map("GUARD"))
+    }
+
+    /// What is being attached, as the kernel side sees it.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn attaching(&self) -> Result<Attaching, Error> {
+        self.attaching.get(&0, 0).map_err(Error::map("ATTACHING"))
+    }
+
+    /// Says what is being attached.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn set_attaching(&mut self, attaching: &Attaching) -> Result<(), Error> {
+        self.attaching.set(0, attaching, 0).map_err(Error::map("ATTACHING"))
+    }
+
+    /// Notes the first process of a tree.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn relate(&mut self, process: &Relative) -> Result<(), Error> {
+        self.relatives.insert(process, 1, 0).map_err(Error::map("RELATIVES"))
+    }
+
+    /// Nothing is attached, and nobody belongs to it.
+    ///
+    /// # Errors
+    ///
+    /// If a map can't be written.
+    pub fn detach(&mut self) -> Result<(), Error> {
+        self.set_attaching(&Attaching::default())?;
+        loop {
+            // Taken out while they are walked over, some would be passed over.
+            let some: Vec<Relative> = self.relatives.keys().take(4096).filter_map(Result::ok).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            some.iter().try_for_each(|process| gone(self.relatives.remove(process), "RELATIVES"))?;
+        }
     }
 
     /// The calls that wait, by number.

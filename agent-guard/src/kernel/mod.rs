@@ -12,6 +12,7 @@ pub mod record;
 pub mod support;
 mod symbols;
 pub mod tables;
+pub mod tree;
 
 use std::path::PathBuf;
 

@@ -17,8 +17,8 @@ pub enum Kind {
     Lsm,
     /// To a tracepoint with BTF.
     Tracepoint,
-    /// To nothing: the daemon runs it, over its own open files.
-    Iterator,
+    /// To nothing: the daemon runs it, over what is named so (`bpf_iter_reg_target`, `kernel/bpf/task_iter.c`).
+    Iterator(&'static str),
 }
 
 /// A program of the kernel side.
@@ -84,8 +84,16 @@ pub const PROGRAMS: &[Program] = &[
     lsm(Hook::UNIX_STREAM_CONNECT, "sessions can't talk to the guard"),
     Program {
         name: IDENTIFY,
-        kind: Kind::Iterator,
+        kind: Kind::Iterator("task_file"),
         enforces: "what the policy names, as the hooks see it",
+        instead: None,
+        ops: &[],
+        always: true,
+    },
+    Program {
+        name: TREE,
+        kind: Kind::Iterator("task"),
+        enforces: "attaching: the tag reaches every thread of a tree that runs already",
         instead: None,
         ops: &[],
         always: true,
@@ -199,6 +207,9 @@ pub const PROGRAMS: &[Program] = &[
 /// The iterator that tells identities.
 pub const IDENTIFY: &str = "identify";
 
+/// The iterator that tags a tree.
+pub const TREE: &str = "tree";
+
 /// Checks what must be there before anything is loaded, and reads the kernel's BTF.
 ///
 /// # Errors
@@ -234,7 +245,7 @@ pub fn present(btf: &Btf, program: &Program) -> bool {
     match program.kind {
         Kind::Lsm => btf.has_function(&format!("bpf_lsm_{}", program.name)),
         // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these three.
-        Kind::Tracepoint | Kind::Iterator => true,
+        Kind::Tracepoint | Kind::Iterator(_) => true,
     }
 }
 

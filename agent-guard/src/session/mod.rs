@@ -1,6 +1,8 @@
 //! Sessions: who runs, since when, for whom. Each has a file, so that a daemon that starts again knows what the
 //! kernel still enforces.
 
+pub mod look;
+pub mod open;
 pub mod proc;
 pub mod processes;
 
@@ -12,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::api::types::{Mode, SessionInfo, SessionState, Time, Who};
+use crate::api::types::{Mode, Origin, SessionInfo, SessionState, Time, Who};
 
 /// A session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +57,9 @@ pub struct Session {
     /// Its own paths.
     #[serde(default)]
     pub paths: Option<OwnPaths>,
+    /// How it began.
+    #[serde(default)]
+    pub origin: Origin,
 }
 
 /// What `${cwd}`, `${home}` and `${tmp}` stood for when a session began.
@@ -96,6 +101,7 @@ impl Session {
             state: self.state,
             started_by: self.started_by.clone(),
             root_pid: self.root_pid,
+            origin: self.origin,
             processes,
         }
     }

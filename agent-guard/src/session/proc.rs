@@ -106,6 +106,14 @@ pub fn cmd_line(pid: u32) -> Option<String> {
     Some(words.join(" "))
 }
 
+/// The same, word by word.
+#[must_use]
+pub fn words(pid: u32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words = bytes.strip_suffix(&[0]).unwrap_or(&bytes).split(|&byte| byte == 0);
+    words.map(|word| String::from_utf8_lossy(word).into_owned()).filter(|word| !word.is_empty()).collect()
+}
+
 /// User who logged in, whatever `su` and `sudo` did since.
 #[must_use]
 pub fn login_uid(pid: u32) -> Option<u32> {
@@ -122,6 +130,28 @@ pub fn ids(pid: u32) -> Option<(u32, u32)> {
         line.split_ascii_whitespace().next()?.parse().ok()
     };
     Some((first("Uid:")?, first("Gid:")?))
+}
+
+/// Real, effective, saved and file system user of a process, those of all its threads.
+///
+/// # Errors
+///
+/// If it has gone, or its `status` can't be understood.
+pub fn all_uids(pid: u32) -> io::Result<Vec<u32>> {
+    let odd = || io::Error::new(io::ErrorKind::InvalidData, "/proc/PID/status can't be understood");
+    let mut all = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = match fs::read_to_string(thread?.path().join("status")) {
+            Ok(text) => text,
+            Err(error) if super::open::has_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let line = text.lines().find_map(|line| line.strip_prefix("Uid:")).ok_or_else(odd)?;
+        for uid in line.split_ascii_whitespace() {
+            all.push(uid.parse().map_err(|_| odd())?);
+        }
+    }
+    if all.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(all) }
 }
 
 /// All processes.

@@ -64,7 +64,7 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     open(BPF_OBJ_GET, &mut Get { path: path.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 })
 }
 
-/// Ties an iterator program to one process (`bpf_iter_link_info.task.pid`, Linux 6.1): its own, as this process sees it.
+/// Ties an iterator program to one process (`bpf_iter_link_info.task.pid`, Linux 6.1), as this process sees it; 0: to all.
 ///
 /// # Errors
 ///

@@ -2,8 +2,9 @@
 
 pub mod bpf;
 pub mod descriptors;
+pub mod judge;
 mod pidfd;
 mod users;
 
-pub use pidfd::{peer_pidfd, pid_of};
+pub use pidfd::{barrier, peer_pidfd, pid_of, same_files};
 pub use users::{home_of, in_group, user_name};

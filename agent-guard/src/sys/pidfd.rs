@@ -1,4 +1,4 @@
-//! Processes by descriptor.
+//! Processes by descriptor, and what they share.
 
 use std::{
     fs, io,
@@ -45,4 +45,35 @@ pub fn pid_of(process: BorrowedFd<'_>) -> io::Result<Option<u32>> {
     let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).map(str::trim);
     let Some(pid) = pid else { return Err(io::Error::other("not a descriptor of a process")) };
     Ok(pid.parse::<u32>().ok().filter(|pid| *pid != 0))
+}
+
+/// `KCMP_FILES` (`include/uapi/linux/kcmp.h`).
+const KCMP_FILES: libc::c_int = 2;
+
+/// How two tasks' tables of descriptors are ordered: 0 if they are one (`kcmp(2)`).
+///
+/// # Errors
+///
+/// If one has gone, or the kernel can't compare.
+pub fn same_files(one: u32, other: u32) -> io::Result<libc::c_long> {
+    let number =
+        |pid: u32| libc::pid_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+    // SAFETY: numbers only.
+    let code = unsafe { libc::syscall(libc::SYS_kcmp, number(one)?, number(other)?, KCMP_FILES, 0u64, 0u64) };
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(code) }
+}
+
+/// `MEMBARRIER_CMD_GLOBAL` (`include/uapi/linux/membarrier.h`).
+const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+
+/// Waits until every program of the kernel side that runs now has come to its end (a grace period of RCU, which they run
+/// under), and whatever it has written can be seen.
+///
+/// # Errors
+///
+/// If the kernel can't do that (`nohz_full`).
+pub fn barrier() -> io::Result<()> {
+    // SAFETY: numbers only.
+    let code = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if code < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

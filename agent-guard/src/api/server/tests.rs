@@ -15,10 +15,10 @@ use crate::{
         ApiError, Code, EventLines, Problem,
         routes::ROUTES,
         types::{
-            Approvals, Counters, EventQuery, ExplainRequest, ExplainedObject, ExplanationView, HoldInfo,
-            HoldState, HookInfo, HookState, Killed, Lost, Mode, PolicyView, ProcessInfo, ProfileView,
-            Reloaded, RuleView, SessionInfo, SessionStarted, SessionState, SessionTree, Sessions,
-            StartSession, Status, Time, TreeProcess, Who,
+            Approvals, AttachSession, Counters, EventQuery, ExplainRequest, ExplainedObject, ExplanationView,
+            HoldInfo, HoldState, HookInfo, HookState, Killed, Lost, Mode, Origin, PolicyView, ProcessInfo,
+            ProfileView, Reloaded, RuleView, SessionAttached, SessionInfo, SessionStarted, SessionState,
+            SessionTree, Sessions, StartSession, Status, Time, TreeProcess, Who,
         },
     },
     cli::{Client, ClientError},
@@ -60,6 +60,7 @@ fn info(id: Ulid) -> SessionInfo {
         state: SessionState::Running,
         started_by: who(),
         root_pid: 2,
+        origin: Origin::Run,
         processes: 1,
     }
 }
@@ -96,6 +97,18 @@ impl Backend for Full {
         Ok(SessionStarted { id: Ulid(7), profile: request.profile, mode: Mode::Report, generation: 3 })
     }
 
+    fn attach_session(&self, _: &Peer, request: AttachSession) -> Result<SessionAttached, ApiError> {
+        Ok(SessionAttached {
+            id: Ulid(7),
+            profile: request.profile,
+            mode: Mode::Enforce,
+            generation: 3,
+            processes: vec![request.pid],
+            threads: 1,
+            since_ns: 5,
+        })
+    }
+
     fn sessions(&self, _: &Peer) -> Result<Sessions, ApiError> {
         Ok(Sessions { sessions: vec![info(Ulid(7))] })
     }
@@ -106,7 +119,7 @@ impl Backend for Full {
 
     fn tree(&self, _: &Peer, session: Ulid) -> Result<SessionTree, ApiError> {
         let entry = TreeProcess { process: process(), parent: 1, depth: 0, hold: Some(Ulid(8)) };
-        Ok(SessionTree { session, processes: vec![entry] })
+        Ok(SessionTree { session, origin: Origin::Attach, processes: vec![entry] })
     }
 
     fn kill(&self, _: &Peer, session: Ulid) -> Result<Killed, ApiError> {
@@ -391,6 +404,8 @@ fn the_description_has_every_field_and_no_other() {
         compare(&description, name, &client.get(&path).unwrap());
     }
     compare(&description, "SessionStarted", &client.post("/v1/sessions", &start_request("p")).unwrap());
+    let attach = json!({ "pid": 5, "start_time": 6, "profile": "p" });
+    compare(&description, "SessionAttached", &client.post("/v1/sessions/attach", &attach).unwrap());
     compare(&description, "Killed", &client.post(&format!("/v1/sessions/{id}/kill"), &json!({})).unwrap());
     compare(&description, "Reloaded", &client.post("/v1/policy/reload", &json!({})).unwrap());
     let question = json!({ "profile": "p", "connect": "h:1" });

@@ -5,7 +5,7 @@ use ulid::Ulid;
 
 use super::Host;
 use crate::{
-    api::types::{Mode, ProcessInfo, Time, Who},
+    api::types::{Mode, Origin, ProcessInfo, Time, Who},
     events::activity::{
         Activity, Actor, AddressRef, Answered, CommandRef, Decided, Event, EventsLost, FileRef,
         GuardDegraded, GuardStarted, GuardStopped, Held, Judged, Object, Outcome, PolicyRef, PolicyRefused,
@@ -212,6 +212,8 @@ pub(crate) fn session_started() -> Event {
         policy: policy(3),
         command: vec!["claude".to_owned()],
         cwd: "/home/bob/repo".to_owned(),
+        origin: Origin::Run,
+        attached: vec![],
     }))
 }
 

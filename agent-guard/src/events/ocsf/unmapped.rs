@@ -68,6 +68,8 @@ pub(super) fn fields(activity: &Activity) -> Value {
         Activity::SessionStarted(event) => {
             put("command", json!(event.command));
             put("cwd", json!(event.cwd));
+            put("origin", json!(event.origin.name()));
+            put("attached", json!((!event.attached.is_empty()).then_some(&event.attached)));
         }
         Activity::SessionEnded(event) => put("killed", json!(event.killed)),
         Activity::SessionKilled(event) => put("processes", json!(event.processes)),
@@ -207,7 +209,10 @@ pub(super) fn message(activity: &Activity) -> String {
         Activity::GuardStopped(event) => format!("agent-guard stopped: {}", event.reason),
         Activity::GuardDegraded(event) if event.degraded.is_empty() => "agent-guard is well again".to_owned(),
         Activity::GuardDegraded(event) => format!("agent-guard is degraded: {}", event.degraded.join("; ")),
-        Activity::SessionStarted(event) => format!("session started: {}", event.command.join(" ")),
+        Activity::SessionStarted(event) => match event.attached.len() {
+            0 => format!("session started: {}", event.command.join(" ")),
+            count => format!("session attached to {count} running processes: {}", event.command.join(" ")),
+        },
         Activity::SessionEnded(event) if event.killed => "session ended: killed".to_owned(),
         Activity::SessionEnded(_) => "session ended".to_owned(),
         Activity::SessionKilled(event) => format!("session killed: {} processes", event.processes),

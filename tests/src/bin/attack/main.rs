@@ -6,6 +6,7 @@
 
 mod compat;
 mod exec;
+mod family;
 mod files;
 mod handed;
 mod harmless;
@@ -53,6 +54,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     uring::ATTACKS,
     net::ATTACKS,
     loops::ATTACKS,
+    family::ATTACKS,
 ];
 
 fn main() -> ExitCode {

@@ -66,7 +66,28 @@ fn ring(how: &str) -> Result<IoUring> {
 
 /// Puts one request in and waits for its result.
 fn submit(how: &str, entry: squeue::Entry, opens: bool) -> Result<i32> {
-    let mut ring = ring(how)?;
+    submit_to(&mut ring(how)?, how, entry, opens)
+}
+
+/// A ring that is used again.
+pub(crate) struct Ring {
+    ring: IoUring,
+    how: &'static str,
+}
+
+impl Ring {
+    pub(crate) fn new(how: &'static str) -> Result<Self> {
+        Ok(Self { ring: ring(how)?, how })
+    }
+
+    pub(crate) fn unlink(&mut self, name: &str) -> Result<i32> {
+        let name = path(name)?;
+        let entry = opcode::UnlinkAt::new(types::Fd(libc::AT_FDCWD), name.as_ptr()).build();
+        submit_to(&mut self.ring, self.how, entry, false)
+    }
+}
+
+fn submit_to(ring: &mut IoUring, how: &str, entry: squeue::Entry, opens: bool) -> Result<i32> {
     let entry = if how == "async" { entry.flags(squeue::Flags::ASYNC) } else { entry };
     // SAFETY: what the entry points to belongs to the caller, which waits here for the result.
     unsafe { ring.submission().push(&entry) }.context("the ring is full")?;

@@ -8,6 +8,7 @@
 //! Every scenario has a positive control: the same action outside a session works.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod bad_input;
 mod death;
 mod events;
@@ -132,6 +133,7 @@ const FAMILIES: &[&[Scenario]] = &[
     reload::SCENARIOS,
     explain::SCENARIOS,
     sessions::SCENARIOS,
+    attach::SCENARIOS,
     events::SCENARIOS,
     untagged::SCENARIOS,
     oracle::SCENARIOS,
