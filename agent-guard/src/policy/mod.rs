@@ -38,6 +38,7 @@ pub mod world;
 
 mod check;
 mod compile;
+mod demand;
 mod edit;
 mod host;
 mod mountinfo;
@@ -54,6 +55,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 
+pub use demand::{Demand, Part, demands, unenforceable};
 pub use diagnostic::{Diagnostic, Level};
 pub use explain::{Explanation, explain_connect, explain_path};
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
