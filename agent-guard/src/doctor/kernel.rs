@@ -144,6 +144,11 @@ fn modules(host: &Host, config: &Option<Config>) -> Check {
 fn types(btf: Result<&Btf, &Error>) -> Check {
     match btf {
         Ok(_) => Check::ok("btf", Need::Enforcement, support::BTF),
+        Err(Error::NoBtf { source }) => {
+            let found = format!("{} can't be read: {source}", support::BTF);
+            Check::not("btf", Need::Enforcement, State::Missing, found)
+                .then("use a kernel that was built with CONFIG_DEBUG_INFO_BTF=y")
+        }
         Err(error) => Check::not("btf", Need::Enforcement, State::Missing, error.to_string())
             .then("use a kernel that was built with CONFIG_DEBUG_INFO_BTF=y"),
     }
@@ -188,10 +193,13 @@ fn asked(name: &'static str, what: &str, answer: Answer) -> Check {
             Check::not(name, Need::Enforcement, State::Missing, format!("this kernel can't: {what}"))
                 .then("use a kernel that has them; see config")
         }
-        Answer::Refused(why) => {
-            Check::not(name, Need::Enforcement, State::Missing, format!("refused: {what}: {why}"))
-                .then("in a container or a locked down machine, do it on the host; else see config and lsm")
-        }
+        Answer::Refused(why) => Check::not(
+            name,
+            Need::Enforcement,
+            State::Missing,
+            format!("the kernel refuses it ({what}): {why}"),
+        )
+        .then("in a container or a locked down machine, do it on the host; else see config and lsm"),
         Answer::NotAsked => {
             Check::not(name, Need::Enforcement, State::Unknown, format!("only root may try: {what}"))
                 .then("sudo agent-guard doctor")

@@ -100,6 +100,7 @@ fn directories(host: &Host, config: &Config) -> Check {
     const NAME: &str = "directories";
     let all = [Some(config.state.as_path()), config.events.parent(), config.socket.parent()];
     let mut all: Vec<_> = all.into_iter().flatten().collect();
+    all.sort();
     all.dedup();
     let wrong: Vec<String> = all
         .iter()

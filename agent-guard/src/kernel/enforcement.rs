@@ -152,10 +152,14 @@ impl Enforcement {
         of_programs(self.programs.iter().filter(|(program, _)| program.judges(&[op]))).extent
     }
 
-    /// What is enforced of a verdict for some operations: a call that can't wait is denied instead of held.
+    /// What is enforced of a verdict for some operations: a call that can't wait is denied instead of held, and nothing is
+    /// needed for one that is allowed.
     #[must_use]
     pub fn verdict(&self, ops: &[Op], verdict: Verdict) -> Coverage {
         let mut coverage = self.coverage(ops);
+        if verdict == Verdict::ALLOW {
+            return Coverage { extent: Extent::Full, why: Vec::new(), ..coverage };
+        }
         if verdict != Verdict::HOLD || coverage.extent == Extent::None {
             return coverage;
         }
@@ -270,6 +274,8 @@ mod tests {
         assert_eq!(some.coverage(&[Op::READ, Op::DELETE]).extent, Extent::Part);
         assert!(some.coverage(&[Op::CLOCK]).why[0].contains("the pin of settime is gone"));
         assert_eq!((some.lacks(&[Op::DELETE]).len(), some.lacks(&[Op::CLOCK]).len()), (1, 0));
+        assert_eq!(some.verdict(&[Op::DELETE], Verdict::DENY).extent, Extent::Part);
+        assert_eq!(some.verdict(&[Op::DELETE], Verdict::ALLOW).extent, Extent::Full);
         let none = with(&[(Hook::BPRM_CREDS_FROM_FILE, State::Absent)]);
         assert_eq!(none.coverage(&[Op::SETUID]).extent, Extent::None);
         assert_eq!(none.coverage(&[Op::SETUID, Op::READ]).extent, Extent::Part);

@@ -141,31 +141,42 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
 }
 
 /// What a kernel can't enforce of a policy: errors where the policy wants something stopped, warnings where it only wants
-/// to hear of it.
+/// to hear of it. Rules of the guard's own are one error: no policy can do without them.
 #[must_use]
 pub fn unenforceable(policy: &Policy, kernel: &Enforcement) -> Vec<Diagnostic> {
-    let judged = demands(policy).into_iter().filter(|demand| demand.verdict != Verdict::ALLOW);
-    judged
-        .filter_map(|demand| {
-            let lacks = kernel.lacks(&demand.ops);
-            if lacks.is_empty() {
-                return None;
-            }
-            let lacks = lacks.join("; ");
-            let of = demand.profile.as_ref().map(|name| format!(" (profile `{name}`)")).unwrap_or_default();
-            let text = &demand.text;
-            Some(if demand.blocks() {
-                let message = format!("`{text}`{of} can't be enforced: {lacks}");
-                Diagnostic::error(&demand.origin, message).help(
-                    "say `allow` of it, have the profile report only, or use another kernel; `agent-guard doctor` says \
-                     what this one can enforce",
-                )
-            } else {
-                let message = format!("not all of `{text}`{of} will be told: {lacks}");
-                Diagnostic::warning(&demand.origin, message)
-            })
-        })
-        .collect()
+    let (own, said): (Vec<_>, Vec<_>) =
+        demands(policy).into_iter().partition(|demand| demand.part == Part::Guard);
+    let judged = said.iter().filter(|demand| demand.verdict != Verdict::ALLOW);
+    let found = judged.filter_map(|demand| lacking(demand, kernel));
+    found.chain(own.iter().find_map(|demand| lacking(demand, kernel))).collect()
+}
+
+/// What a kernel can't enforce of a demand.
+fn lacking(demand: &Demand, kernel: &Enforcement) -> Option<Diagnostic> {
+    let lacks = kernel.lacks(&demand.ops);
+    if lacks.is_empty() {
+        return None;
+    }
+    let lacks = lacks.join("; ");
+    let of = demand.profile.as_ref().map(|name| format!(" (profile `{name}`)")).unwrap_or_default();
+    let text = &demand.text;
+    if !demand.blocks() {
+        return Some(Diagnostic::warning(
+            &demand.origin,
+            format!("not all of `{text}`{of} will be told: {lacks}"),
+        ));
+    }
+    let error = Diagnostic::error(&demand.origin, format!("`{text}`{of} can't be enforced: {lacks}"));
+    Some(error.help(match demand.part {
+        Part::Guard => {
+            "the guard can't protect itself on this kernel: use another one; `agent-guard doctor` says what this one can \
+             enforce"
+        }
+        _ => {
+            "say `allow` of it, have the profile report only, or use another kernel; `agent-guard doctor` says what this \
+             one can enforce"
+        }
+    }))
 }
 
 #[cfg(test)]
@@ -223,6 +234,18 @@ mod tests {
         assert!(texts[0].contains("path_rmdir") && texts[0].contains("agent-guard doctor"), "{texts:?}");
         assert!(texts[1].contains("`deny delete outside` (profile `p`)"), "{texts:?}");
         assert!(unenforceable(&enforced, &without(Hook::FILE_TRUNCATE)).is_empty());
+    }
+
+    #[test]
+    fn the_guard_must_be_able_to_protect_itself() {
+        let free = "[profile.p.files.outside]\ncreate = \"allow\"\n";
+        let mut policy = policy(free);
+        let kernel = without(Hook::PATH_MKDIR);
+        assert!(unenforceable(&policy, &kernel).is_empty());
+        policy.protect(&super::super::Own::with(["/run/a".into(), "/run/b".into()]));
+        let all = unenforceable(&policy, &kernel);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].level == Level::Error && all[0].to_string().contains("protect itself"), "{all:?}");
     }
 
     #[test]

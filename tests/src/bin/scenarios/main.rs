@@ -10,6 +10,8 @@
 
 mod bad_input;
 mod death;
+mod doctor;
+mod enforcement;
 mod events;
 mod explain;
 mod files;
@@ -106,6 +108,8 @@ impl Scenario {
 const FAMILIES: &[&[Scenario]] = &[
     bad_input::SCENARIOS,
     verifier::SCENARIOS,
+    doctor::SCENARIOS,
+    enforcement::SCENARIOS,
     tags::SCENARIOS,
     files::SCENARIOS,
     files_metadata::SCENARIOS,
