@@ -173,6 +173,10 @@ fn without_hook() -> Result<()> {
         remove_traces()?;
     }
 
+    // Files may be meant for another host, so for those it is a warning.
+    let checked = json(&["policy", "check", "/etc/agent-guard/policy.d"])?;
+    contains("what is said of files", &checked["warnings"].to_string(), "no LSM hook settime")?;
+
     let guard = Guard::start(&clock("allow"))?;
     let mut inside = Server::inside(&guard)?;
     inside.expect("unlink /srv/prod/f", "EPERM")?;
