@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::Scenario;
 use crate::fixture::guard::{
-    PROGRAM, cli, cli_as_nobody, json, line_of, pins, points_at, remove_traces, rule, strict_policy_of,
+    PROGRAM, cli, cli_as_nobody, free_system, json, line_of, pins, points_at, remove_traces, rule,
+    strict_policy_of,
 };
 use crate::fixture::process::run;
 use crate::fixture::world::{PROD, WORK};
@@ -133,9 +134,9 @@ impl Without {
         let at = bytes.windows(whole.len()).position(|window| window == whole.as_bytes());
         let at = at.with_context(|| format!("the kernel's types don't have {name}"))?;
         *bytes.get_mut(at + whole.len() - 2).context("the name's end")? = b'X';
-        let file = "/root/btf";
-        fs::write(file, bytes).with_context(|| format!("can't write {file}"))?;
-        run(Command::new("mount").args(["--bind", file, BTF]))?.good()?;
+        let file = format!("/root/btf-without-{name}");
+        fs::write(&file, bytes).with_context(|| format!("can't write {file}"))?;
+        run(Command::new("mount").args(["--bind", &file, BTF]))?.good()?;
         Ok(Self)
     }
 }
@@ -202,14 +203,15 @@ fn without_hook() -> Result<()> {
 
     // What keeps the guard itself from sessions is needed whatever the policy says.
     drop(kernel);
-    let _kernel = Without::hook("path_mkdir")?;
+    let kernel = Without::hook("path_mkdir")?;
     let create = format!("[profile.{PROFILE}.files.outside]\ncreate = \"allow\"\n\n");
     let done = Guard::prepare(&strict_policy_of(WORK, &create))?.refuses()?.code(3)?;
     contains("what is refused", &done.stderr, "the guard can't protect itself")?;
     remove_traces()?;
+    drop(kernel);
     let _kernel = Without::hook("task_kill")?;
-    let done = Guard::prepare(&strict_policy_of(WORK, ""))?.refuses()?;
-    contains("what is missing", &done.stderr, "task_kill")?;
+    let done = Guard::prepare(&strict_policy_of(WORK, &free_system(PROFILE)))?.refuses()?;
+    contains("what is missing", &done.stderr, "no LSM hook task_kill, without which no policy")?;
     // Where there is no guard, nothing runs.
     run(Command::new(PROGRAM).args(["run", "--profile", PROFILE, "--", "true"]))?.code(125)?;
     remove_traces()
