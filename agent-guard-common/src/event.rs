@@ -266,6 +266,8 @@ impl<'a> Iterator for Components<'a> {
 
 /// Losses and counts, one slot each of a per-CPU array.
 pub mod count {
+    use crate::Verdict;
+
     /// Records of decisions that the ring buffer had no room for.
     pub const LOST_DECISIONS: u32 = 0;
     /// Records of reports, executions and the like that the ring buffer had no room for.
@@ -278,12 +280,26 @@ pub mod count {
     pub const HELD: u32 = 4;
     /// Processes killed.
     pub const KILLED: u32 = 5;
-    /// Actions that would have been blocked, had the profile enforced.
-    pub const WOULD_HAVE: u32 = 6;
+    /// Actions that would have been denied, had the profile enforced.
+    pub const WOULD_HAVE_DENIED: u32 = 6;
     /// Faults.
     pub const FAULTS: u32 = 7;
+    /// Actions that would have been held, had the profile enforced.
+    pub const WOULD_HAVE_HELD: u32 = 8;
+    /// Actions that would have been killed for, had the profile enforced.
+    pub const WOULD_HAVE_KILLED: u32 = 9;
     /// Number of slots.
-    pub const SLOTS: u32 = 8;
+    pub const SLOTS: u32 = 10;
+
+    /// The slot for an action that goes on and that the policy would have stopped with this verdict.
+    #[must_use]
+    pub const fn would_have(policy: Verdict) -> u32 {
+        match policy {
+            Verdict::KILL => WOULD_HAVE_KILLED,
+            Verdict::HOLD => WOULD_HAVE_HELD,
+            _ => WOULD_HAVE_DENIED,
+        }
+    }
 }
 
 #[cfg(test)]

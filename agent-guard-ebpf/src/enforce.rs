@@ -152,15 +152,21 @@ pub fn stop() -> bool {
     unsafe { bpf_send_signal(SIGSTOP) == 0 }
 }
 
+/// Counts what the policy would have stopped and the profile only reports.
+#[inline(always)]
+pub fn would_have(decision: Decision) {
+    if decision.policy.0 > decision.verdict.0 {
+        emit::count(count::would_have(decision.policy));
+    }
+}
+
 /// Counts and tells.
 #[inline(always)]
 fn tell(subject: &Subject, asked: &Asked, outcome: &Outcome) {
     if outcome.fault.0 != Fault::NONE.0 {
         emit::count(count::FAULTS);
     }
-    if outcome.decision.policy.0 > outcome.decision.verdict.0 {
-        emit::count(count::WOULD_HAVE);
-    }
+    would_have(outcome.decision);
     if outcome.done.0 == Verdict::DENY.0 {
         emit::count(count::DENIED);
     }

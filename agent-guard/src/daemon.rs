@@ -31,7 +31,7 @@ use crate::{
     config::Config,
     events::{EventLog, log, ocsf::Host},
     guard::{Guard, Refused, check},
-    kernel::{load, maps::Maps, support},
+    kernel::{enforcement::Enforcement, host, load, maps::Maps, support},
 };
 
 /// How often the thread that reads records looks at everything else.
@@ -57,13 +57,13 @@ pub fn main(config: &Path) -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     let config = Config::read(config)?;
-    support::check()?;
+    let btf = support::check()?;
     let _lock = only_one(&config.state)?;
     if load::adoptable(&config.pins) {
         tracing::info!("taking over what is pinned below {}", config.pins.display());
     } else {
         // Nothing is in force yet, so a bad policy needn't leave anything behind.
-        check(&config).map_err(invalid)?;
+        check(&config, &Enforcement::of_kernel(&btf, &host::Host::this())).map_err(invalid)?;
     }
     let attached = load::load(&config.pins)?;
     let log = Arc::new(

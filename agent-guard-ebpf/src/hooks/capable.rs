@@ -10,7 +10,7 @@ use aya_ebpf::{macros::lsm, programs::LsmContext};
 use crate::{
     asked::More,
     emit,
-    enforce::{EPERM, enforce_more},
+    enforce::{EPERM, enforce_more, would_have},
     judge::{Call, Judgement},
     kernel::UserNamespace,
     tag::Subject,
@@ -63,6 +63,7 @@ pub fn capable(ctx: LsmContext) -> i32 {
         emit::count(count::FAULTS);
     }
     if decision.verdict.goes_on() {
+        would_have(decision);
         return 0;
     }
     emit::count(count::DENIED);

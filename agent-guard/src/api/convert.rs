@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use agent_guard_common::{Op, Verdict, event::Hook};
+use agent_guard_common::Verdict;
 
 use super::{
     error::{ApiError, Code, ErrorItem},
@@ -10,14 +10,11 @@ use super::{
         ExplainRequest, ExplainedObject, ExplanationView, Mode, PolicyView, ProfileView, RuleView, Time,
     },
 };
-use crate::{
-    kernel::support::Program,
-    policy::{
-        Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind,
-        explain::{ExplainError, Question},
-        model,
-        summary::{OutsideSummary, ProfileSummary},
-    },
+use crate::policy::{
+    Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind,
+    explain::{ExplainError, Question},
+    model,
+    summary::{OutsideSummary, ProfileSummary},
 };
 
 /// A rule, with the hooks that enforce it on this kernel.
@@ -34,20 +31,13 @@ pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
         }
         .to_owned(),
         profile: rule.profile.clone(),
-        text: rule_text(rule),
+        text: rule.text(),
         verdict: rule.verdict.clone(),
         reason: rule.reason.clone(),
         file: rule.file.clone(),
         line: rule.line,
         hooks,
     }
-}
-
-/// A rule as a person would say it.
-#[must_use]
-pub fn rule_text(rule: &RuleInfo) -> String {
-    let ops = if rule.ops.is_empty() { "connect".to_owned() } else { rule.ops.join(", ") };
-    format!("{} {ops} {}", rule.verdict, rule.target)
 }
 
 /// Whether a profile blocks.
@@ -129,25 +119,6 @@ fn profile(profile: &ProfileSummary) -> ProfileView {
         system: verdicts(&profile.system),
         capabilities: profile.capabilities.clone(),
     }
-}
-
-/// Which of a kernel's programs enforce a rule, by name.
-#[must_use]
-pub fn hooks(rule: &RuleInfo, present: &[Program]) -> Vec<String> {
-    let ops: Vec<Op> = match rule.kind {
-        RuleKind::Network => vec![Op::CONNECT],
-        _ => rule.ops.iter().filter_map(|op| Op::from_name(op)).collect(),
-    };
-    let mut hooks: Vec<Hook> = Hook::ALL
-        .iter()
-        .copied()
-        .filter(|hook| {
-            let program = present.iter().find(|program| program.name == hook.name());
-            program.is_some_and(|program| program.judges(&ops))
-        })
-        .collect();
-    hooks.sort_by_key(|hook| hook.0);
-    hooks.into_iter().map(|hook| hook.name().to_owned()).collect()
 }
 
 /// What is asked.

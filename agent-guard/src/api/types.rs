@@ -12,7 +12,7 @@ mod status;
 pub use policy::{
     ExplainRequest, ExplainedObject, ExplanationView, PolicyView, ProfileView, Reloaded, RuleView,
 };
-pub use status::{Counters, HookInfo, HookState, Lost, Status};
+pub use status::{Counters, Extent, HookInfo, HookState, Lost, RuleStatus, Status};
 
 pub use super::time::Time;
 

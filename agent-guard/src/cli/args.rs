@@ -91,6 +91,14 @@ pub enum Command {
     /// Show how the guard is; fails if it is degraded
     #[command(after_help = examples(&["agent-guard status", "agent-guard status --json"]))]
     Status(JsonArgs),
+    /// Say what this host can and can't enforce, and what to change; needs no daemon and no installation
+    #[command(after_help = examples(&[
+        "sudo agent-guard doctor",
+        "agent-guard doctor --json | jq '.checks[] | select(.state != \"ok\")'",
+    ]), long_about = "Say what this host can and can't enforce, and what to change.\n\nNeeds neither the daemon nor an \
+        installation, changes nothing, and works without root, but says then what only root can look at. Ends with 0 if \
+        every operation is enforced in full, and with 1 if something isn't, or couldn't be looked at.")]
+    Doctor(DoctorArgs),
     /// Write completions for a shell
     #[command(after_help = examples(&[
         "agent-guard completions bash > /usr/share/bash-completion/completions/agent-guard",
@@ -113,6 +121,17 @@ pub struct DaemonArgs {
     /// Configuration
     #[arg(long, default_value = CONFIG, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// Of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// The daemon's configuration, which says where its directories are
+    #[arg(long, default_value = CONFIG, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Of `run`.

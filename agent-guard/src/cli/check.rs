@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     api::{ErrorItem, convert},
-    policy::{self, Compiled, Diagnostic, HostFilesystem, Source, TRIAL_KEY, source},
+    kernel::{enforcement::Enforcement, host::Host},
+    policy::{self, Compiled, Diagnostic, HostFilesystem, Level, Policy, Source, TRIAL_KEY, source},
 };
 
 /// What `policy check --json` prints.
@@ -33,12 +34,24 @@ impl Checked {
 
 pub(super) fn check(out: &Out, paths: &[PathBuf]) -> Result<Exit, Failure> {
     let built = policy::load(read(paths)?).and_then(|policy| {
-        policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), TRIAL_KEY, &[])
+        let mut compiled =
+            policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), TRIAL_KEY, &[])?;
+        compiled.warnings.extend(unenforceable_here(&policy));
+        Ok(compiled)
     });
     match built {
         Ok(compiled) => valid(out, &compiled),
         Err(diagnostics) => invalid(out, &diagnostics),
     }
+}
+
+/// What this host's kernel can't enforce, for which its daemon would refuse the policy. Only warnings: it may be meant for
+/// another host.
+fn unenforceable_here(policy: &Policy) -> Vec<Diagnostic> {
+    let host = Host::this();
+    let Ok(btf) = host.btf() else { return Vec::new() };
+    let found = policy::unenforceable(policy, &Enforcement::of_kernel(&btf, &host));
+    found.into_iter().map(|diagnostic| Diagnostic { level: Level::Warning, ..diagnostic }).collect()
 }
 
 /// Reads policy files, whoever wrote them.

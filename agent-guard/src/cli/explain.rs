@@ -18,7 +18,7 @@ use crate::{
         convert,
         types::{ExplainRequest, ExplanationView},
     },
-    kernel::support,
+    kernel::{enforcement::Enforcement, host::Host},
     policy::{self, Filesystem as _, HostFilesystem, SessionPaths, TRIAL_KEY, explain, session},
     sys,
 };
@@ -73,12 +73,13 @@ fn from_files(
     let binding = session.map_or(session::NO_SESSION, |session| session.binding);
     let answers = explain::ask(&compiled.view(), &fs, (index, binding), &question).map_err(failed)?;
     let mut notes: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();
-    let present = support::present_here().unwrap_or_else(|error| {
+    let host = Host::this();
+    let kernel = host.btf().map(|btf| Enforcement::of_kernel(&btf, &host)).inspect_err(|error| {
         notes.push(format!("which hooks would enforce it isn't known: {error}"));
-        Vec::new()
     });
-    let mut view =
-        convert::explanation(&request.profile, &question, 0, &answers, |rule| convert::hooks(rule, &present));
+    let mut view = convert::explanation(&request.profile, &question, 0, &answers, |rule| {
+        kernel.as_ref().map(|kernel| kernel.hooks(&rule.operations())).unwrap_or_default()
+    });
     view.notes = notes;
     Ok(view)
 }

@@ -1,4 +1,4 @@
-//! The command line. Except for `daemon` and `policy check` every command is a client of the control
+//! The command line. Except for `daemon`, `doctor` and `policy check` every command is a client of the control
 //! socket: synchronous and single-threaded, because `run` becomes the command it starts.
 
 mod approvals;
@@ -6,6 +6,7 @@ mod args;
 mod attach;
 mod check;
 mod client;
+mod doctor;
 mod events;
 mod exit;
 mod explain;
@@ -49,6 +50,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Policy(command) => policy::policy(&client, command),
         Command::Events(args) => events::events(&client, &args),
         Command::Status(args) => status::status(&client, &Out::new(args.json)),
+        Command::Doctor(args) => doctor::doctor(&Out::new(args.json), &args.config),
         Command::Completions(args) => {
             let mut out = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "agent-guard", &mut out);

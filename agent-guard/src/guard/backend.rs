@@ -2,7 +2,6 @@
 
 use std::{os::fd::AsFd as _, sync::Arc};
 
-use agent_guard_common::ABI;
 use ulid::Ulid;
 
 use super::{
@@ -16,9 +15,9 @@ use crate::{
         convert,
         error::{ApiError, Code},
         types::{
-            Approvals, AttachSession, Counters, EventQuery, ExplainRequest, ExplanationView, HoldInfo,
-            HookInfo, HookState, Killed, Lost, PolicyView, Reloaded, SessionAttached, SessionInfo,
-            SessionStarted, SessionTree, Sessions, StartSession, Status, TreeProcess, Who,
+            Approvals, AttachSession, EventQuery, ExplainRequest, ExplanationView, HoldInfo, Killed,
+            PolicyView, Reloaded, SessionAttached, SessionInfo, SessionStarted, SessionTree, Sessions,
+            StartSession, Status, TreeProcess, Who,
         },
     },
     events::activity::{Activity, SessionKilled},
@@ -229,64 +228,7 @@ impl Backend for Guard {
 
     fn status(&self, peer: &Peer) -> Result<Status, ApiError> {
         self.untagged(peer)?;
-        let maps = lock(&self.maps).counts().map_err(internal)?;
-        let missing = self.missing_links();
-        let [lost_decisions, lost_reports, judged, denied, held, killed, would_have, faults] = maps;
-        let state = lock(&self.state);
-        let hook = |program: &crate::kernel::support::Program, hook_state| HookInfo {
-            name: program.name.to_owned(),
-            state: hook_state,
-            enforces: match (hook_state, program.instead) {
-                (HookState::Absent, Some(instead)) => format!("{} (here: {instead})", program.enforces),
-                _ => program.enforces.to_owned(),
-            },
-        };
-        let attached = self.attached.present.iter().map(|program| {
-            let at_work = self.attached.at_work(program);
-            hook(program, if at_work { HookState::Attached } else { HookState::Idle })
-        });
-        let absent = self.attached.absent.iter().map(|program| hook(program, HookState::Absent));
-        let hooks = attached.chain(absent).collect();
-        let policy = state.policy_ref();
-        let mut degraded = self.log.degraded();
-        degraded.extend(missing);
-        degraded.extend(crate::kernel::support::shortcomings());
-        Ok(Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            abi: ABI,
-            kernel: self.kernel.clone(),
-            pid: std::process::id(),
-            uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            generation: policy.generation,
-            policy_digest: policy.digest,
-            socket: self.config.socket.display().to_string(),
-            hooks,
-            sessions: u64::try_from(state.running().count()).unwrap_or(u64::MAX),
-            holds_waiting: u64::try_from(state.holds.values().filter(|hold| hold.waits()).count())
-                .unwrap_or(u64::MAX),
-            counters: Counters { judged, denied, held, killed, would_have, faults },
-            lost: Lost { decisions: lost_decisions, reports: lost_reports },
-            degraded,
-            warnings: warnings(&state),
-        })
-    }
-}
-
-impl Guard {
-    /// Programs whose pin somebody has taken away: what holds them at work may be gone.
-    fn missing_links(&self) -> Vec<String> {
-        let state = lock(&self.state);
-        let profiles = state.in_force.as_ref().map(|in_force| in_force.compiled.profiles.iter());
-        let judged = profiles
-            .map_or(u64::MAX, |profiles| profiles.fold(0, |judged, (_, _, profile)| judged | profile.judged));
-        drop(state);
-        let present = self.attached.present.iter();
-        let missing = present.filter(|program| program.needed(judged) && !self.attached.at_work(program));
-        missing
-            .map(|program| {
-                format!("the pin of {} is gone: {}; restart agent-guard", program.name, program.enforces)
-            })
-            .collect()
+        self.how_it_is().map_err(internal)
     }
 }
 

@@ -13,6 +13,7 @@ mod paths;
 mod policy;
 mod records;
 mod sessions;
+mod status;
 mod sweep;
 
 use std::{
@@ -33,7 +34,7 @@ use crate::{
         activity::{Activity, GuardStarted, GuardStopped, PolicyRef},
     },
     hold::Hold,
-    kernel::{self, identity, load::Attached, maps::Maps},
+    kernel::{self, enforcement::Enforcement, identity, load::Attached, maps::Maps},
     policy::{Compiled, Filesystem as _, HostFilesystem, Policy, PolicySummary, RuleInfo},
     session::{Session, Store, StoreError, proc, processes::Processes},
 };
@@ -100,6 +101,8 @@ pub struct Guard {
     config: Config,
     kernel: String,
     attached: Attached,
+    /// What a policy can have enforced here.
+    possible: Enforcement,
     /// The host's file systems, with identities as the hooks have them.
     fs: HostFilesystem,
     /// Key of digests and names.
@@ -138,6 +141,7 @@ impl Guard {
         let guard = Self {
             config,
             kernel,
+            possible: attached.possible(),
             attached,
             fs,
             key: told.key,

@@ -12,15 +12,14 @@ use agent_guard_common::rules::Profile;
 use super::{Generation, Guard, InForce, State, lock, own};
 use crate::{
     api::{
-        convert,
         error::{ApiError, Code},
         types::{Reloaded, SessionState, Time, Who},
     },
     config::Config,
     events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
-    kernel::{memory, tables},
+    kernel::{enforcement::Enforcement, memory, tables},
     policy::{
-        self, Compiled, Diagnostic, HostFilesystem, Policy, PolicySummary, RuleInfo, RuleKind,
+        self, Compiled, Diagnostic, HostFilesystem, Level, Policy, PolicySummary, RuleInfo, RuleKind,
         source::{self, SourceError, Trust},
     },
 };
@@ -42,19 +41,21 @@ pub enum Refused {
     Kernel(#[from] crate::kernel::Error),
 }
 
-/// Reads the policy that a configuration names.
+/// Reads the policy that a configuration names, and what the kernel can't do of what it only wants to be told.
 ///
 /// # Errors
 ///
-/// If it can't be read or has mistakes, all of them.
-fn read(config: &Config) -> Result<Policy, Refused> {
+/// If it can't be read, has mistakes, or wants stopped what the kernel can't stop: all of them.
+fn read(config: &Config, kernel: &Enforcement) -> Result<(Policy, Vec<Diagnostic>), Refused> {
     let sources = source::read(std::slice::from_ref(&config.policy), Trust::Root)?;
     let mut policy = policy::load(sources).map_err(Refused::Invalid)?;
     unreadable(&policy)?;
     for path in policy.protect(&own::files(config)) {
         tracing::warn!(path = %path.display(), "no rule can protect this path of the guard's own: give it a plain name");
     }
-    Ok(policy)
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        policy::unenforceable(&policy, kernel).into_iter().partition(|found| found.level == Level::Error);
+    if errors.is_empty() { Ok((policy, warnings)) } else { Err(Refused::Invalid(errors)) }
 }
 
 /// Refuses rules about commands where arguments can't be read.
@@ -74,8 +75,8 @@ fn unreadable(policy: &Policy) -> Result<(), Refused> {
 /// # Errors
 ///
 /// If it can't be read or has mistakes, all of them.
-pub fn check(config: &Config) -> Result<(), Refused> {
-    let policy = read(config)?;
+pub fn check(config: &Config, kernel: &Enforcement) -> Result<(), Refused> {
+    let (policy, _) = read(config, kernel)?;
     policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), policy::TRIAL_KEY, &[])
         .map(drop)
         .map_err(Refused::Invalid)
@@ -108,7 +109,7 @@ impl Guard {
         let mut state = lock(&self.state);
         let before = lock(&self.maps).outer.generation()?;
         state.adopted = before;
-        let result = read(&self.config).and_then(|policy| self.bring_into_force(&mut state, policy));
+        let result = self.read_and_use(&mut state);
         let refused = match result {
             Ok(()) => return Ok(()),
             Err(refused) => refused,
@@ -134,7 +135,7 @@ impl Guard {
     pub fn reload_policy(&self, by: Option<Who>) -> Result<Reloaded, Refused> {
         let mut state = lock(&self.state);
         let before = state.policy_ref();
-        let result = read(&self.config).and_then(|policy| self.bring_into_force(&mut state, policy));
+        let result = self.read_and_use(&mut state);
         match result {
             Ok(()) => {
                 // What waits is judged anew, by what is in force now.
@@ -176,11 +177,13 @@ impl Guard {
         reloaded
     }
 
-    /// Compiles a policy and brings it into force.
-    fn bring_into_force(&self, state: &mut State, policy: Policy) -> Result<(), Refused> {
+    /// Reads, compiles and brings into force what is on disk.
+    fn read_and_use(&self, state: &mut State) -> Result<(), Refused> {
+        let (policy, warnings) = read(&self.config, &self.possible)?;
         let sessions = self.session_paths(state);
-        let compiled = policy::build(&policy, &self.fs, &assigned(state), self.key, &sessions)
+        let mut compiled = policy::build(&policy, &self.fs, &assigned(state), self.key, &sessions)
             .map_err(Refused::Invalid)?;
+        compiled.warnings.extend(warnings);
         let in_force = self.put_in_force(state, policy, compiled)?;
         state.in_force = Some(in_force);
         Ok(())
@@ -252,7 +255,7 @@ impl Guard {
 
     /// Hooks of this kernel that enforce a rule.
     pub(super) fn hooks_of(&self, rule: &RuleInfo) -> Vec<String> {
-        convert::hooks(rule, &self.attached.present)
+        self.possible.hooks(&rule.operations())
     }
 }
 
@@ -267,7 +270,7 @@ impl State {
     pub(super) fn rule_ref(&self, generation: u32, number: u32) -> Option<RuleRef> {
         self.rule(generation, number).map(|rule| RuleRef {
             number,
-            text: convert::rule_text(rule),
+            text: rule.text(),
             reason: rule.reason.clone(),
             file: rule.file.clone(),
             line: rule.line,

@@ -174,24 +174,44 @@ fn fits(shape: &Shape, expect: Expect) -> bool {
 ///
 /// The first field that the kernel doesn't have, or has with another type.
 pub fn resolve(btf: &Btf) -> Result<KernelLayout, Error> {
-    let mut layout = KernelLayout::ABSENT;
+    let (layout, errors) = attempt(btf);
+    errors.into_iter().next().map_or(Ok(layout), Err)
+}
+
+/// All fields that the kernel doesn't have, or has with another type.
+#[must_use]
+pub fn unresolved(btf: &Btf) -> Vec<Error> {
+    attempt(btf).1
+}
+
+/// Resolves what can be resolved.
+fn attempt(btf: &Btf) -> (KernelLayout, Vec<Error>) {
+    let (mut layout, mut errors) = (KernelLayout::ABSENT, Vec::new());
     for field in FIELDS {
-        let found = field.paths.iter().find_map(|path| Some((*path, btf.member(field.of, path)?)));
-        let Some((path, place)) = found else {
-            let path = field.paths.first().copied().unwrap_or(field.name);
-            return Err(Error::Missing { of: field.of, path });
-        };
-        if !fits(&place.shape, field.expect) || place.offset == ABSENT {
-            let expected = format!("{:?}", field.expect);
-            return Err(Error::Type { of: field.of, path, found: place.shape, expected });
+        match place(btf, field) {
+            Ok(offset) => *(field.set)(&mut layout) = offset,
+            Err(error) => errors.push(error),
         }
-        *(field.set)(&mut layout) = place.offset;
     }
     let listed =
         |of, path| btf.member(of, path).is_some_and(|place| place.shape == Shape::Struct(LIST.into()));
     layout.is_s_mounts_list = u32::from(listed("super_block", "s_mounts"));
-    arguments(btf, &mut layout)?;
-    Ok(layout)
+    errors.extend(arguments(btf, &mut layout).err());
+    (layout, errors)
+}
+
+/// Where a field is.
+fn place(btf: &Btf, field: &Field) -> Result<u32, Error> {
+    let found = field.paths.iter().find_map(|path| Some((*path, btf.member(field.of, path)?)));
+    let Some((path, place)) = found else {
+        let path = field.paths.first().copied().unwrap_or(field.name);
+        return Err(Error::Missing { of: field.of, path });
+    };
+    if !fits(&place.shape, field.expect) || place.offset == ABSENT {
+        let expected = format!("{:?}", field.expect);
+        return Err(Error::Type { of: field.of, path, found: place.shape, expected });
+    }
+    Ok(place.offset)
 }
 
 /// Hooks whose arguments have other places in other kernels.

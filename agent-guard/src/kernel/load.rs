@@ -27,6 +27,8 @@ use aya_log::EbpfLogger;
 use super::{
     Error,
     btf::Btf,
+    enforcement::{Enforcement, State},
+    host::Host,
     layout,
     maps::NAMES,
     memory::Memory,
@@ -42,7 +44,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ag
 pub struct Attached {
     /// Programs of this kernel.
     pub present: Vec<Program>,
-    /// Programs whose hook this kernel doesn't have; each has another that sees the same.
+    /// Programs whose hook this kernel doesn't have. Another one sees the same, or policies that need it are refused.
     pub absent: Vec<Program>,
     /// Whether they were at work already.
     pub adopted: bool,
@@ -74,7 +76,7 @@ pub fn adoptable(pins: &Path) -> bool {
 ///
 /// If this kernel can't enforce what a policy can say, or refuses a program: nothing new stays attached then.
 pub fn load(pins: &Path) -> Result<Attached, Error> {
-    let (btf, _) = support::check()?;
+    let btf = support::check()?;
     support::bpf_file_system(pins)?;
     other_versions(pins)?;
     let layout = layout::resolve(&btf)?;
@@ -99,6 +101,27 @@ impl Attached {
     #[must_use]
     pub fn at_work(&self, program: &Program) -> bool {
         self.links.join(program.name).exists()
+    }
+
+    /// What is enforced while a policy is in force that judges these operations (bits by their numbers).
+    #[must_use]
+    pub fn enforcement(&self, judged: u64) -> Enforcement {
+        let state = |program: &Program| match () {
+            () if self.at_work(program) => State::AtWork,
+            () if program.needed(judged) => State::Gone,
+            () => State::Idle,
+        };
+        let present = self.present.iter().map(|program| (*program, state(program)));
+        let absent = self.absent.iter().map(|program| (*program, State::Absent));
+        Enforcement::new(present.chain(absent), support::shortcomings(&Host::this()))
+    }
+
+    /// What a policy can have enforced.
+    #[must_use]
+    pub fn possible(&self) -> Enforcement {
+        let present = self.present.iter().map(|program| (*program, State::AtWork));
+        let absent = self.absent.iter().map(|program| (*program, State::Absent));
+        Enforcement::new(present.chain(absent), support::shortcomings(&Host::this()))
     }
 
     /// Where the program is pinned that tells identities.
@@ -173,11 +196,11 @@ fn unlink(path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Sorts programs by whether this kernel has their hook.
+/// Sorts programs by whether this kernel has their hook. Without those that keep the tag and the guard there is no guard.
 fn programs(btf: &Btf) -> Result<(Vec<Program>, Vec<Program>), Error> {
     let (present, absent): (Vec<_>, Vec<_>) =
         PROGRAMS.iter().copied().partition(|program| support::present(btf, program));
-    match absent.iter().find(|program| program.instead.is_none()) {
+    match absent.iter().find(|program| program.always && program.instead.is_none()) {
         Some(program) => Err(Error::NoHook(program.name)),
         None => Ok((present, absent)),
     }

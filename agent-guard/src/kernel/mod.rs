@@ -3,6 +3,8 @@
 //! No policy knowledge here: tables come in compiled.
 
 pub mod btf;
+pub mod enforcement;
+pub mod host;
 pub mod identity;
 pub mod layout;
 pub mod load;
@@ -24,7 +26,7 @@ pub enum Error {
     NotRoot,
     /// No BTF.
     #[error(
-        "this kernel has no BTF ({}: {source}); it must be built with CONFIG_DEBUG_INFO_BTF=y",
+        "this kernel has no BTF ({}: {source}); it must be built with CONFIG_DEBUG_INFO_BTF=y; `agent-guard doctor` says what else this host needs",
         support::BTF
     )]
     NoBtf {
@@ -41,7 +43,7 @@ pub enum Error {
     },
     /// `bpf` isn't among the LSMs.
     #[error(
-        "`bpf` is not among this kernel's security modules, so nothing could be enforced; add the boot parameter {parameter} (in GRUB: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub) and reboot"
+        "`bpf` is not among this kernel's security modules, so nothing could be enforced; add the boot parameter {parameter} and reboot; `agent-guard doctor` says how, and what else this host needs"
     )]
     NoBpfLsm {
         /// The parameter to add.
@@ -63,7 +65,9 @@ pub enum Error {
     #[error("this kernel's BTF can't be used: {0}")]
     AyaBtf(#[from] aya::BtfError),
     /// A hook is missing.
-    #[error("this kernel has no LSM hook {0}, without which the policy can't be enforced")]
+    #[error(
+        "this kernel has no LSM hook {0}, without which no policy can be enforced; `agent-guard doctor` says what it can enforce"
+    )]
     NoHook(&'static str),
     /// The object can't be loaded.
     #[error("the kernel refused the maps of the kernel side: {0}")]

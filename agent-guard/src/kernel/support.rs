@@ -1,14 +1,15 @@
 //! What this kernel can enforce: preconditions and hooks.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use agent_guard_common::{Op, event::Hook};
 
-use super::{Error, btf::Btf};
+use super::{Error, btf::Btf, host::Host};
 
 /// Where the kernel describes its own types.
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
-const LSM_LIST: &str = "/sys/kernel/security/lsm";
+/// Where the kernel lists its security modules.
+pub const LSM_LIST: &str = "/sys/kernel/security/lsm";
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,26 +216,32 @@ pub const TREE: &str = "tree";
 /// # Errors
 ///
 /// What is missing, and what to do about it.
-pub fn check() -> Result<(Btf, Vec<u8>), Error> {
+pub fn check() -> Result<Btf, Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
-    let data = fs::read(BTF).map_err(|source| Error::NoBtf { source })?;
-    let btf = Btf::parse(&data)?;
-    let list = fs::read_to_string(LSM_LIST).map_err(|source| Error::NoLsmList { source })?;
+    let host = Host::this();
+    let btf = host.btf()?;
+    let list = host.read(LSM_LIST).map_err(|source| Error::NoLsmList { source })?;
     if !has_bpf(&list) {
-        return Err(Error::NoBpfLsm { parameter: boot_parameter(&list) });
+        return Err(Error::NoBpfLsm { parameter: lsm_parameter(&host, Some(&list)) });
     }
-    Ok((btf, data))
+    Ok(btf)
 }
 
-fn has_bpf(list: &str) -> bool {
+/// Whether `bpf` is among these security modules.
+#[must_use]
+pub fn has_bpf(list: &str) -> bool {
     list.trim().split(',').any(|name| name == "bpf")
 }
 
-/// The boot parameter that adds `bpf` to what is there. `capability` is always on and not named.
-fn boot_parameter(list: &str) -> String {
-    let names = list.trim().split(',').filter(|name| !name.is_empty() && *name != "capability");
+/// The boot parameter that adds `bpf` to what is there: to what the command line says, else to the modules that the
+/// kernel lists. `capability` is always on and not named.
+#[must_use]
+pub fn lsm_parameter(host: &Host, list: Option<&str>) -> String {
+    let said = host.boot_parameter("lsm");
+    let names = said.as_deref().or(list).unwrap_or_default().split(',').map(str::trim);
+    let names = names.filter(|name| !["", "capability", "bpf"].contains(name));
     let names: Vec<_> = names.chain(["bpf"]).collect();
     format!("lsm={}", names.join(","))
 }
@@ -247,16 +254,6 @@ pub fn present(btf: &Btf, program: &Program) -> bool {
         // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these three.
         Kind::Tracepoint | Kind::Iterator(_) => true,
     }
-}
-
-/// The programs whose hook the running kernel has. Needs no rights.
-///
-/// # Errors
-///
-/// If the kernel's types can't be read.
-pub fn present_here() -> Result<Vec<Program>, Error> {
-    let btf = Btf::parse(&fs::read(BTF).map_err(|source| Error::NoBtf { source })?)?;
-    Ok(PROGRAMS.iter().copied().filter(|program| present(&btf, program)).collect())
 }
 
 /// Checks that the BPF file system is where pins go.
@@ -280,16 +277,11 @@ pub fn bpf_file_system(pins: &Path) -> Result<(), Error> {
     }
 }
 
-/// What this kernel can't do in full, although all hooks are there.
+/// What a kernel can't do in full, although all hooks are there.
 #[must_use]
-pub fn shortcomings() -> Vec<String> {
-    let uname = rustix::system::uname();
-    let (release, version) = (uname.release().to_string_lossy(), uname.version().to_string_lossy());
-    let mode = fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
-    let command_line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let full = preempted_anywhere(&version, &mode, &command_line);
+pub fn shortcomings(host: &Host) -> Vec<String> {
     let mut found = Vec::new();
-    if full && before_6_2(&release) {
+    if overlooks_tags(&host.release()) && preemption(host) == Some(true) {
         found.push(
             "this kernel is fully preemptible and older than 6.2: the look-up of a tag can fail while another one on the \
              same CPU is preempted, and that action isn't judged; boot with preempt=voluntary, or use a later kernel"
@@ -299,44 +291,81 @@ pub fn shortcomings() -> Vec<String> {
     found
 }
 
-fn before_6_2(release: &str) -> bool {
-    let mut numbers =
-        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
-    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) < (6, 2)
+/// Whether a kernel of that release overlooks tags where its code can be preempted anywhere: `bpf_task_storage_get`
+/// gives up there until 6.2.
+#[must_use]
+pub fn overlooks_tags(release: &str) -> bool {
+    series(release) < (6, 2)
 }
 
-/// Whether kernel code can be preempted anywhere: by the kernel's configuration (`uname -v`), or as chosen at run time
-/// where that is possible (`PREEMPT_DYNAMIC`).
-fn preempted_anywhere(version: &str, mode: &str, command_line: &str) -> bool {
-    let words: Vec<&str> = version.split_ascii_whitespace().collect();
-    words.contains(&"PREEMPT")
-        || words.contains(&"PREEMPT_RT")
-        || mode.contains("(full)")
-        || (mode.is_empty() && command_line.split_ascii_whitespace().any(|word| word == "preempt=full"))
+/// The first two numbers of a release.
+#[must_use]
+pub fn series(release: &str) -> (u32, u32) {
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
+}
+
+/// Whether kernel code can be preempted anywhere: by the kernel's configuration (`uname -v`), or as chosen at boot or run
+/// time where that is possible (`PREEMPT_DYNAMIC`). Nothing where that can't be told: the mode in force is for root, and
+/// on debugfs.
+#[must_use]
+pub fn preemption(host: &Host) -> Option<bool> {
+    let version = host.version();
+    let mut words = version.split_ascii_whitespace();
+    if words.any(|word| ["PREEMPT", "PREEMPT_RT"].contains(&word)) {
+        return Some(true);
+    }
+    if !version.contains("PREEMPT_DYNAMIC") {
+        return Some(false);
+    }
+    if let Ok(mode) = host.read("/sys/kernel/debug/sched/preempt")
+        && !mode.is_empty()
+    {
+        return Some(mode.contains("(full)"));
+    }
+    host.boot_parameter("preempt").map(|mode| mode == "full")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::host::tests::Tree;
 
     #[test]
     fn bpf_among_lsms() {
         assert!(has_bpf("lockdown,capability,landlock,yama,bpf\n"));
         assert!(!has_bpf("lockdown,capability,ebpf"));
-        assert_eq!(boot_parameter("lockdown,capability,yama\n"), "lsm=lockdown,yama,bpf");
-        assert_eq!(boot_parameter("capability"), "lsm=bpf");
+        let tree = Tree::new("lsms");
+        let parameter = |list| lsm_parameter(&tree.host(), Some(list));
+        assert_eq!(parameter("lockdown,capability,yama"), "lsm=lockdown,yama,bpf");
+        assert_eq!(parameter("capability"), "lsm=bpf");
+        assert_eq!(lsm_parameter(&tree.host(), None), "lsm=bpf");
+        // What the command line says is kept as it is, also what this kernel doesn't have; the last one counts.
+        tree.write("/proc/cmdline", "quiet lsm=yama lsm=landlock,tomoyo,,yama -- lsm=none\n");
+        assert_eq!(parameter("lockdown,capability,landlock,yama"), "lsm=landlock,tomoyo,yama,bpf");
     }
 
     #[test]
-    fn preemption() {
-        assert!(before_6_2("6.1.0-56-cloud-amd64") && before_6_2("5.10.1") && !before_6_2("6.2.0-rc1"));
-        assert!(!before_6_2("6.12.1") && !before_6_2("7.0"));
+    fn preempted_anywhere() {
+        assert!(overlooks_tags("6.1.0-56-cloud-amd64") && overlooks_tags("5.10.1"));
+        assert!(!overlooks_tags("6.2.0-rc1") && !overlooks_tags("6.12.1") && !overlooks_tags("7.0"));
+        let tree = Tree::new("preemption");
+        let mode = |version: &str, mode: Option<&str>, line: &str| {
+            tree.write("/proc/sys/kernel/version", version);
+            tree.write("/sys/kernel/debug/sched/preempt", mode.unwrap_or_default());
+            tree.write("/proc/cmdline", line);
+            preemption(&tree.host())
+        };
         let dynamic = "#1 SMP PREEMPT_DYNAMIC Debian 6.1.1 (2026-01-01)";
-        assert!(!preempted_anywhere(dynamic, "none (voluntary) full", "quiet"));
-        assert!(preempted_anywhere(dynamic, "none voluntary (full)", "quiet"));
-        assert!(preempted_anywhere(dynamic, "", "quiet preempt=full"));
-        assert!(!preempted_anywhere(dynamic, "", "quiet"));
-        assert!(preempted_anywhere("#1 SMP PREEMPT Debian", "", ""));
+        assert_eq!(mode(dynamic, Some("none (voluntary) full"), "quiet"), Some(false));
+        assert_eq!(mode(dynamic, Some("none voluntary (full)"), "quiet"), Some(true));
+        assert_eq!(mode(dynamic, Some("none (voluntary) full"), "preempt=full"), Some(false));
+        assert_eq!(mode(dynamic, None, "quiet preempt=full"), Some(true));
+        assert_eq!(mode(dynamic, None, "quiet preempt=none"), Some(false));
+        assert_eq!(mode(dynamic, None, "quiet"), None);
+        assert_eq!(mode("#1 SMP PREEMPT Debian", None, ""), Some(true));
+        assert_eq!(mode("#1 SMP Debian", None, ""), Some(false));
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub mod world;
 mod check;
 mod commands;
 mod compile;
+mod demand;
 mod edit;
 mod host;
 mod mountinfo;
@@ -56,6 +57,7 @@ mod walk;
 
 use std::collections::BTreeMap;
 
+pub use demand::{Demand, Part, demands, unenforceable};
 pub use diagnostic::{Diagnostic, Level};
 pub use exec::{CommandPattern, CommandRule, Exec};
 pub use explain::{Explanation, explain_connect, explain_path};

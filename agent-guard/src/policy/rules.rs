@@ -1,5 +1,6 @@
 //! The numbered list of rules.
 
+use agent_guard_common::Op;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -46,6 +47,24 @@ pub struct RuleInfo {
     pub line: u32,
     /// Column, from 1, in characters.
     pub column: u32,
+}
+
+impl RuleInfo {
+    /// The rule, as a person would say it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let ops = if self.ops.is_empty() { "connect".to_owned() } else { self.ops.join(", ") };
+        format!("{} {ops} {}", self.verdict, self.target)
+    }
+
+    /// The operations that it is about.
+    #[must_use]
+    pub fn operations(&self) -> Vec<Op> {
+        match self.kind {
+            RuleKind::Network => vec![Op::CONNECT],
+            _ => self.ops.iter().filter_map(|op| Op::from_name(op)).collect(),
+        }
+    }
 }
 
 /// All rules of a policy in the order of their numbers: critical ones, then files, then networks, then commands, each

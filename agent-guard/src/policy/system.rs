@@ -3,6 +3,8 @@
 use agent_guard_common::{Op, Verdict, system::CAPABILITIES};
 use toml::de::DeTable;
 
+use crate::kernel::enforcement::{Holdable, holdable};
+
 use super::{
     check::Checker,
     diagnostic::Diagnostic,
@@ -71,6 +73,12 @@ impl System {
         }
     }
 
+    /// Where the policy says something of an operation.
+    #[must_use]
+    pub fn origin(&self, op: Op) -> Option<&Origin> {
+        self.said.iter().find(|(said, _)| *said == op).map(|(_, origin)| origin)
+    }
+
     /// As the tables have it.
     #[must_use]
     pub fn bytes(&self) -> [u8; Op::SYSTEM_COUNT] {
@@ -96,32 +104,18 @@ impl System {
     }
 }
 
-/// Whether a call can wait for people: then the hook's answer reaches the system call, and the call can be started again.
-const fn can_be_held(op: Op) -> bool {
-    !matches!(
-        op,
-        Op::MODULES
-            | Op::KEXEC
-            | Op::REBOOT
-            | Op::CLOCK
-            | Op::SWAP
-            | Op::HOSTNAME
-            | Op::KEYRINGS
-            | Op::PTRACE
-            | Op::SIGNAL
-            | Op::PRIORITY
-    )
-}
-
 /// What the author of a policy should know.
 pub(super) fn warnings(policy: &Policy) -> impl Iterator<Item = Diagnostic> + '_ {
     let said = policy.profiles.iter().flat_map(|profile| {
         profile.system.said.iter().map(move |(op, origin)| (profile.system.get(*op), *op, origin))
     });
-    said.filter(|(verdict, op, _)| *verdict == Verdict::HOLD && !can_be_held(*op)).map(|(_, op, origin)| {
-        let message = format!("`{}` can't be held: it will be denied, and the event says so", op.name());
-        Diagnostic::warning(origin, message).help("write `deny`, or `allow` for the time that it is needed")
-    })
+    said.filter(|(verdict, op, _)| *verdict == Verdict::HOLD && holdable(*op) == Holdable::No).map(
+        |(_, op, origin)| {
+            let message = format!("`{}` can't be held: it will be denied, and the event says so", op.name());
+            Diagnostic::warning(origin, message)
+                .help("write `deny`, or `allow` for the time that it is needed")
+        },
+    )
 }
 
 impl Checker<'_> {

@@ -16,9 +16,10 @@ use crate::{
         routes::ROUTES,
         types::{
             Approvals, AttachSession, Counters, EventQuery, ExplainRequest, ExplainedObject, ExplanationView,
-            HoldInfo, HoldState, HookInfo, HookState, Killed, Lost, Mode, Origin, PolicyView, ProcessInfo,
-            ProfileView, Reloaded, RuleView, SessionAttached, SessionInfo, SessionStarted, SessionState,
-            SessionTree, Sessions, StartSession, Status, Time, TreeProcess, Who,
+            Extent, HoldInfo, HoldState, HookInfo, HookState, Killed, Lost, Mode, Origin, PolicyView,
+            ProcessInfo, ProfileView, Reloaded, RuleStatus, RuleView, SessionAttached, SessionInfo,
+            SessionStarted, SessionState, SessionTree, Sessions, StartSession, Status, Time, TreeProcess,
+            Who,
         },
     },
     cli::{Client, ClientError},
@@ -44,6 +45,23 @@ fn process() -> ProcessInfo {
 
 fn rule() -> RuleView {
     RuleView { profile: Some("p".into()), reason: Some("r".into()), ..RuleView::default() }
+}
+
+fn status_of_a_rule() -> RuleStatus {
+    RuleStatus {
+        number: Some(1),
+        kind: "files".into(),
+        profile: Some("p".into()),
+        text: "deny delete /x".into(),
+        operations: vec!["delete".into()],
+        verdict: "deny".into(),
+        mode: Mode::Enforce,
+        file: "a.toml".into(),
+        line: 1,
+        enforced: Extent::Full,
+        hooks: vec!["path_unlink".into()],
+        why: vec![],
+    }
 }
 
 fn info(id: Ulid) -> SessionInfo {
@@ -211,6 +229,7 @@ impl Backend for Full {
             policy_digest: "d".into(),
             socket: "/s".into(),
             hooks: vec![HookInfo { name: "h".into(), state: HookState::Attached, enforces: "e".into() }],
+            rules: vec![status_of_a_rule()],
             sessions: 1,
             holds_waiting: 1,
             counters: Counters::default(),

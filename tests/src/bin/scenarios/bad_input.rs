@@ -139,7 +139,8 @@ fn kernel() -> Result<()> {
     let guard = Guard::prepare(&policy(&rule(PROD, CHANGES, "deny")))?;
     let done = guard.refuses()?;
     contains("the message", &done.stderr, "bpf")?;
-    contains("the message says what to do", &done.stderr, "lsm=")?;
+    contains("the message says what to do", &done.stderr, "lsm=landlock,lockdown,yama,bpf")?;
+    contains("the message says where to look", &done.stderr, "agent-guard doctor")?;
     nothing_left()?;
     guard.ran(&["touch", "/srv/work/unguarded"])?.code(125)?;
     exists("/srv/work/unguarded", false)

@@ -11,6 +11,8 @@
 mod attach;
 mod bad_input;
 mod death;
+mod doctor;
+mod enforcement;
 mod events;
 mod exec;
 mod explain;
@@ -108,6 +110,8 @@ impl Scenario {
 const FAMILIES: &[&[Scenario]] = &[
     bad_input::SCENARIOS,
     verifier::SCENARIOS,
+    doctor::SCENARIOS,
+    enforcement::SCENARIOS,
     tags::SCENARIOS,
     files::SCENARIOS,
     files_metadata::SCENARIOS,
