@@ -29,11 +29,13 @@ pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
             RuleKind::Critical => "critical",
             RuleKind::Rule => "files",
             RuleKind::Network => "network",
+            RuleKind::Persistence => "persistence",
             RuleKind::Guard => "guard",
         }
         .to_owned(),
         profile: rule.profile.clone(),
         text: rule_text(rule),
+        target: rule.target.clone(),
         verdict: rule.verdict.clone(),
         reason: rule.reason.clone(),
         file: rule.file.clone(),
@@ -93,7 +95,11 @@ pub fn policy(
     let mut rules: Vec<&RuleInfo> = summary
         .critical
         .iter()
-        .chain(profiles.iter().flat_map(|profile| profile.rules.iter().chain(&profile.network)))
+        .chain(
+            profiles
+                .iter()
+                .flat_map(|profile| profile.rules.iter().chain(&profile.network).chain(&profile.persistent)),
+        )
         .chain(&summary.own)
         .collect();
     rules.sort_by_key(|rule| rule.number);
@@ -119,6 +125,7 @@ fn profile(profile: &ProfileSummary) -> ProfileView {
         mode: mode(profile.mode),
         scope: profile.scope.iter().map(|entry| entry.path.clone()).collect(),
         outside: verdicts(&profile.outside),
+        persistence: profile.persistence.clone(),
         connect: profile.connect.clone(),
         system: verdicts(&profile.system),
         capabilities: profile.capabilities.clone(),
@@ -228,5 +235,6 @@ mod tests {
         };
         assert_eq!(rule(&info, vec![]).text, "hold delete, rename /srv/prod");
         assert_eq!(rule(&info, vec![]).kind, "critical");
+        assert_eq!(rule(&info, vec![]).target, "/srv/prod");
     }
 }

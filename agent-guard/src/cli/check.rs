@@ -12,6 +12,7 @@ use super::{
 use crate::{
     api::{ErrorItem, convert},
     policy::{self, Compiled, Diagnostic, HostFilesystem, Source, TRIAL_KEY, source},
+    sys,
 };
 
 /// What `policy check --json` prints.
@@ -32,7 +33,8 @@ impl Checked {
 }
 
 pub(super) fn check(out: &Out, paths: &[PathBuf]) -> Result<Exit, Failure> {
-    let built = policy::load(read(paths)?).and_then(|policy| {
+    let built = policy::load(read(paths)?).and_then(|mut policy| {
+        policy.persist(&sys::homes());
         policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), TRIAL_KEY, &[])
     });
     match built {
@@ -56,7 +58,7 @@ fn valid(out: &Out, compiled: &Compiled) -> Result<Exit, Failure> {
             valid: true,
             digest: Some(compiled.digest.clone()),
             profiles: compiled.profiles.len(),
-            rules: compiled.rules.len(),
+            rules: written(compiled),
             errors: Vec::new(),
             warnings: convert::errors(&compiled.warnings),
         })?;
@@ -66,7 +68,7 @@ fn valid(out: &Out, compiled: &Compiled) -> Result<Exit, Failure> {
     warnings(out, &texts)?;
     let number = |length: usize, noun: &str| count(u64::try_from(length).unwrap_or(u64::MAX), noun);
     let profiles = number(compiled.profiles.len(), "profile");
-    let rules = number(compiled.rules.len(), "rule");
+    let rules = number(written(compiled), "rule");
     out.line(&format!("the policy is valid: {profiles}, {rules}, {}", compiled.digest))?;
     Ok(Exit::Done)
 }
@@ -77,6 +79,11 @@ fn invalid(out: &Out, diagnostics: &[Diagnostic]) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Policy, ""));
     }
     Err(mistakes(diagnostics))
+}
+
+/// Number of rules that the files have.
+fn written(compiled: &Compiled) -> usize {
+    compiled.rules.iter().filter(|rule| rule.kind.is_written()).count()
 }
 
 /// The mistakes of a policy, as the reason why a command fails.

@@ -1,6 +1,9 @@
 //! The paths of sessions: what `${cwd}`, `${home}` and `${tmp}` stand for, and that it stays so.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use agent_guard_common::ObjectKey;
 
@@ -65,7 +68,13 @@ impl Guard {
     /// that are in force.
     pub(super) fn bind(&self, state: &mut State, session: &mut Session) -> Result<(), ApiError> {
         let Some(in_force) = &mut state.in_force else { return Ok(()) };
-        if !in_force.policy.profile(&session.profile).is_some_and(session::needs_session_paths) {
+        let Some(profile) = in_force.policy.profile(&session.profile) else { return Ok(()) };
+        let needed = session::needs_session_paths(profile);
+        let home = sys::home_of(session.started_by.uid);
+        let at_home = home.is_some_and(|home| {
+            session::persists_at_home(&in_force.policy, profile, &home) && self.is_there(&home)
+        });
+        if !needed && !at_home {
             return Ok(());
         }
         let own = self.own_paths(session)?;
@@ -100,6 +109,13 @@ impl Guard {
         }
     }
 
+    /// False if there is certainly nothing: a user without a home directory of their own has a session all the same.
+    fn is_there(&self, home: &Path) -> bool {
+        let missing =
+            |error: io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        !self.fs.lookup(home, true).is_err_and(missing)
+    }
+
     fn own_paths(&self, session: &Session) -> Result<OwnPaths, ApiError> {
         let bad = |what: String| ApiError::new(Code::BadRequest, what);
         let cwd = proc::cwd(session.root_pid).map(PathBuf::from);
@@ -132,6 +148,6 @@ impl Guard {
         u32::try_from(told.bindings)
             .ok()
             .filter(|binding| *binding < session::SUPPOSED_SESSION)
-            .ok_or_else(|| Error::BootTime(std::io::Error::other("all bindings of this boot are used up")))
+            .ok_or_else(|| Error::BootTime(io::Error::other("all bindings of this boot are used up")))
     }
 }

@@ -1,5 +1,6 @@
 //! The numbered list of rules.
 
+use agent_guard_common::Source;
 use serde::{Deserialize, Serialize};
 
 use super::model::{FileRule, NetRule, Policy};
@@ -14,8 +15,27 @@ pub enum RuleKind {
     Rule,
     /// `network.allow`.
     Network,
+    /// `files.persistence`: it comes with the program.
+    Persistence,
     /// The guard's own files.
     Guard,
+}
+
+impl RuleKind {
+    /// Whether somebody has written it: it doesn't come with the program.
+    #[must_use]
+    pub const fn is_written(self) -> bool {
+        matches!(self, Self::Critical | Self::Rule | Self::Network)
+    }
+}
+
+/// Which part of the policy decided, as people and events see it: the kernel knows that it was a rule, its kind says which.
+#[must_use]
+pub const fn source(source: Source, kind: Option<RuleKind>) -> &'static str {
+    match (source, kind) {
+        (Source::RULE, Some(RuleKind::Persistence)) => "persistence",
+        _ => source.name(),
+    }
 }
 
 /// A rule, as people and events see it.
@@ -43,7 +63,7 @@ pub struct RuleInfo {
     pub column: u32,
 }
 
-/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, each
+/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, then persistence, each
 /// by profile; and at last those of the guard itself.
 pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
     let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
@@ -54,8 +74,12 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .profiles
         .iter()
         .flat_map(|profile| profile.network.iter().map(|rule| net_rule(&profile.name, rule)));
+    let persistence = policy.profiles.iter().flat_map(|profile| {
+        let rules = profile.persistence.rules.iter();
+        rules.map(|rule| file_rule(RuleKind::Persistence, Some(&profile.name), rule))
+    });
     let own = policy.own.iter().map(|rule| file_rule(RuleKind::Guard, None, rule));
-    let mut rules: Vec<_> = critical.chain(files).chain(networks).chain(own).collect();
+    let mut rules: Vec<_> = critical.chain(files).chain(networks).chain(persistence).chain(own).collect();
     for (number, rule) in (1..).zip(&mut rules) {
         rule.number = number;
     }
@@ -81,8 +105,13 @@ impl Numbers {
         Self::files(policy).after(policy.profiles.iter().map(|profile| profile.rules.len()).sum())
     }
 
-    pub(super) fn own(policy: &Policy) -> Self {
+    pub(super) fn persistence(policy: &Policy) -> Self {
         Self::networks(policy).after(policy.profiles.iter().map(|profile| profile.network.len()).sum())
+    }
+
+    pub(super) fn own(policy: &Policy) -> Self {
+        let rules = policy.profiles.iter().map(|profile| profile.persistence.rules.len());
+        Self::persistence(policy).after(rules.sum())
     }
 
     /// The numbers after that many.

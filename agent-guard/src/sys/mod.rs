@@ -6,4 +6,4 @@ mod pidfd;
 mod users;
 
 pub use pidfd::{peer_pidfd, pid_of};
-pub use users::{home_of, in_group, user_name};
+pub use users::{home_of, homes, in_group, user_name};

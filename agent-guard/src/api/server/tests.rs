@@ -138,6 +138,7 @@ impl Backend for Full {
             mode: Mode::Enforce,
             scope: vec![],
             outside: BTreeMap::new(),
+            persistence: "deny".into(),
             connect: "deny".into(),
             system: BTreeMap::default(),
             capabilities: Vec::new(),
