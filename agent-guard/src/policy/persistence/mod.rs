@@ -52,7 +52,7 @@ impl Policy {
     /// Returns those that no rule can name.
     pub fn persist(&mut self, homes: &[PathBuf]) -> Vec<PathBuf> {
         let (known, unusable): (Vec<_>, Vec<_>) =
-            homes.iter().filter(|home| !usual(home)).cloned().partition(|home| names(home).is_some());
+            homes.iter().filter(|home| !usual(home)).cloned().partition(|home| is_plain(home));
         let set = set_for(&known);
         self.homes = known;
         for profile in &mut self.profiles {
@@ -73,10 +73,13 @@ fn usual(home: &Path) -> bool {
     home == Path::new("/root") || home.parent() == Some(Path::new("/home"))
 }
 
-/// A home directory's path, if rules can name it.
-fn names(home: &Path) -> Option<&str> {
-    let text = home.to_str()?;
-    paths::parse(text).is_ok_and(|path| !path.is_anywhere() && !path.is_variable()).then_some(text)
+/// Whether rules can name a home directory.
+fn is_plain(home: &Path) -> bool {
+    let path = home.to_str().and_then(|text| paths::parse(text).ok());
+    path.is_some_and(|path| match path.form {
+        Form::Below(base, parts) => !base.is_variable() && !parts.contains(&Part::Any),
+        _ => false,
+    })
 }
 
 /// A path of the set.
@@ -126,12 +129,12 @@ impl Pattern {
         Verdict::ALL.into_iter().filter_map(rule).collect()
     }
 
-    /// What the profile says of it for certain without the set: by its deepest rule that is about a directory above, else, if
+    /// What the profile says of it for certain without the set: by its deepest rule that is about it or a directory above, else, if
     /// the scope can't have it, outside.
     fn least(&self, profile: &Profile, op: Op) -> Verdict {
         let about = profile.rules.iter().filter(|rule| rule.ops.contains(&op));
-        let above = about.filter_map(|rule| Some((above(&rule.path, &self.path)?, rule.verdict)));
-        match above.max() {
+        let covering = about.filter_map(|rule| Some((covers(&rule.path, &self.path)?, rule.verdict)));
+        match covering.max() {
             Some((_, verdict)) => verdict,
             None if profile.scope.iter().any(|entry| self.may_be_in(&entry.path)) => Verdict::ALLOW,
             None => profile.outside.get(op),
@@ -156,28 +159,26 @@ fn meets(one: &Part, other: &Part) -> bool {
     *one == Part::Any || one == other
 }
 
-/// How many components of a path lead to what another one is about, if it is about a directory above it for certain.
-fn above(rule: &PathPattern, path: &PathPattern) -> Option<usize> {
+/// How many components of a path a rule is about, if it is about that path, or a directory above it, for certain.
+fn covers(rule: &PathPattern, path: &PathPattern) -> Option<usize> {
     let (Form::Below(_, parts) | Form::Anywhere(parts)) = &path.form else { return None };
-    let (_, directories) = parts.split_last()?;
     match (&rule.form, &path.form) {
-        (Form::Below(one, names), Form::Below(other, _)) => {
-            let all =
-                names.len() <= directories.len() && names.iter().zip(directories).all(|(a, b)| meets(a, b));
-            (one == other && all).then_some(names.len())
-        }
         (Form::Below(Base::Root, names), Form::Anywhere(_)) => names.is_empty().then_some(0),
+        (Form::Below(one, names), Form::Below(other, _)) if one == other => {
+            let all = names.len() <= parts.len() && names.iter().zip(parts).all(|(a, b)| meets(a, b));
+            all.then_some(names.len())
+        }
         (Form::Below(..), _) => None,
         (Form::Anywhere(names), _) => {
             let here = |end: &usize| {
-                let before = end.checked_sub(names.len()).and_then(|start| directories.get(start..*end));
-                before.is_some_and(|before| names.iter().zip(before).all(|(a, b)| meets(a, b)))
+                let some = end.checked_sub(names.len()).and_then(|start| parts.get(start..*end));
+                some.is_some_and(|some| names.iter().zip(some).all(|(a, b)| meets(a, b)))
             };
-            (1..=directories.len()).rev().find(here)
+            (1..=parts.len()).rev().find(here)
         }
         (Form::Ending(text), _) => {
             let ends = |part: &Part| matches!(part, Part::Name(name) if name.ends_with(text.as_str()));
-            directories.iter().rposition(ends).map(|at| at + 1)
+            parts.iter().rposition(ends).map(|at| at + 1)
         }
     }
 }

@@ -214,7 +214,8 @@ impl<'p> Resolver<'_, 'p> {
         for at in &level {
             self.bind_whole(start, at);
         }
-        if cut {
+        // Of the many patterns of `persistence` the first says it for all.
+        if cut && !(start.subject.shipped && std::mem::replace(&mut self.crowded, true)) {
             let message = format!("`{}` matches more than there is room for", start.subject.path);
             let warning = Diagnostic::warning(start.subject.origin, message);
             self.warnings.push(warning.help(format!(

@@ -149,6 +149,7 @@ fn run<'p>(
         key,
         bindings: Vec::new(),
         named: mounts::Named::default(),
+        crowded: false,
         warnings: Vec::new(),
         mistakes: Vec::new(),
     };
@@ -188,6 +189,8 @@ struct Resolver<'f, 'p> {
     key: [u64; 2],
     bindings: Vec<Binding<'p>>,
     named: mounts::Named<'p>,
+    /// That there is no room for what `persistence` matches has been said.
+    crowded: bool,
     warnings: Vec<Diagnostic>,
     mistakes: Vec<Diagnostic>,
 }
