@@ -1,9 +1,6 @@
 //! The paths of sessions: what `${cwd}`, `${home}` and `${tmp}` stand for, and that it stays so.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::{io, path::PathBuf};
 
 use agent_guard_common::ObjectKey;
 
@@ -70,10 +67,8 @@ impl Guard {
         let Some(in_force) = &mut state.in_force else { return Ok(()) };
         let Some(profile) = in_force.policy.profile(&session.profile) else { return Ok(()) };
         let needed = session::needs_session_paths(profile);
-        let home = sys::home_of(session.started_by.uid);
-        let at_home = home.is_some_and(|home| {
-            session::persists_at_home(&in_force.policy, profile, &home) && self.is_there(&home)
-        });
+        let home = sys::home_of(session.started_by.uid).and_then(|home| self.real(home));
+        let at_home = home.is_some_and(|home| session::persists_at_home(&in_force.policy, profile, &home));
         if !needed && !at_home {
             return Ok(());
         }
@@ -109,11 +104,15 @@ impl Guard {
         }
     }
 
-    /// False if there is certainly nothing: a user without a home directory of their own has a session all the same.
-    fn is_there(&self, home: &Path) -> bool {
-        let missing =
-            |error: io::Error| matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-        !self.fs.lookup(home, true).is_err_and(missing)
+    /// What a home directory really is; none if there is certainly nothing: a user without one has sessions all the same.
+    fn real(&self, home: PathBuf) -> Option<PathBuf> {
+        match self.fs.lookup(&home, true) {
+            Ok(found) => Some(found.path),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                None
+            }
+            Err(_) => Some(home),
+        }
     }
 
     fn own_paths(&self, session: &Session) -> Result<OwnPaths, ApiError> {

@@ -19,8 +19,8 @@ pub fn home_of(uid: u32) -> Option<PathBuf> {
     about(uid).map(|(_, home)| home).filter(|home| home.is_absolute())
 }
 
-/// Home directories of this host's own users who can log in, in order: those of `/etc/passwd`. A directory service isn't
-/// asked for all that it knows.
+/// Home directories of this host's own users who can log in, in order: those of `/etc/passwd`, and what they lead to. A
+/// directory service isn't asked for all that it knows.
 #[must_use]
 pub fn homes() -> Vec<PathBuf> {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_else(|error| {
@@ -28,6 +28,8 @@ pub fn homes() -> Vec<PathBuf> {
         String::new()
     });
     let mut homes: Vec<_> = users.lines().filter_map(home_in).collect();
+    let real: Vec<_> = homes.iter().filter_map(|home| fs::canonicalize(home).ok()).collect();
+    homes.extend(real);
     homes.sort();
     homes.dedup();
     homes

@@ -57,7 +57,11 @@ fn each_path_is_one_and_stands_there_once() {
 #[test]
 fn the_page_is_true() {
     let page = include_str!("../../../../docs/policy.md");
-    let rows = page.split("### What makes something run later").nth(1).and_then(|rest| rest.split("\n\n").nth(2)).unwrap();
+    let rows = page
+        .split("### What makes something run later")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").nth(2))
+        .unwrap();
     for (group, row) in GROUPS.iter().zip(rows.lines().skip(2)) {
         let list = |of: &[&str]| of.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(" ");
         let elsewhere = list(&[group.host, group.anywhere].concat());

@@ -240,17 +240,22 @@ fn homes() -> Result<()> {
     const USERS: &str = "/etc/passwd";
     let _world = World::new()?;
     let before = fs::read_to_string(USERS).context(USERS)?;
-    let add = |name: &str, uid: u32| -> Result<()> {
+    let add = |name: &str, uid: u32, home: &str| -> Result<()> {
         let now = fs::read_to_string(USERS).context(USERS)?;
-        fs::write(USERS, format!("{now}{name}:x:{uid}:{uid}::/srv/{name}:/bin/bash\n")).context(USERS)?;
-        let home = format!("/srv/{name}");
-        remove(Path::new(&home))?;
-        fs::create_dir(&home).with_context(|| home.clone())?;
-        std::os::unix::fs::chown(&home, Some(uid), Some(uid)).with_context(|| home)
+        fs::write(USERS, format!("{now}{name}:x:{uid}:{uid}::{home}:/bin/bash\n")).context(USERS)?;
+        let real = format!("/srv/{name}");
+        remove(Path::new(&real))?;
+        fs::create_dir(&real).with_context(|| real.clone())?;
+        std::os::unix::fs::chown(&real, Some(uid), Some(uid)).with_context(|| real)
     };
-    add("early", 4242)?;
+    add("early", 4242, "/srv/early")?;
     let mut guard = Guard::start(&everywhere("", ""))?;
-    add("late", 4243)?;
+    add("late", 4243, "/srv/late")?;
+    // In /home, and really elsewhere.
+    fs::create_dir_all("/home").context("/home")?;
+    remove(Path::new("/home/linked"))?;
+    symlink("/srv/linked", "/home/linked").context("can't link")?;
+    add("linked", 4244, "/home/linked")?;
     let attack = attack()?.to_string_lossy().into_owned();
     let as_user = |uid: &str, words: &[&str]| {
         let mut command = Command::new("setpriv");
@@ -260,7 +265,7 @@ fn homes() -> Result<()> {
             .current_dir("/tmp");
         command
     };
-    for (name, uid) in [("early", "4242"), ("late", "4243")] {
+    for (name, uid) in [("early", "4242"), ("late", "4243"), ("linked", "4244")] {
         let mine = format!("/srv/{name}/.bashrc");
         run(&mut as_user(uid, &[&attack, "creat", &mine]))?.says("ok")?;
         fs::remove_file(&mine).with_context(|| mine.clone())?;
@@ -279,7 +284,7 @@ fn homes() -> Result<()> {
     ))?
     .says("ok")?;
     fs::write(USERS, before).context(USERS)?;
-    for path in ["/srv/early", "/srv/late", "/tmp/nobodys"] {
+    for path in ["/srv/early", "/srv/late", "/srv/linked", "/home/linked", "/tmp/nobodys"] {
         remove(Path::new(path))?;
     }
     guard.stop()
