@@ -27,11 +27,13 @@ pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
             RuleKind::Rule => "files",
             RuleKind::Network => "network",
             RuleKind::Exec => "exec",
+            RuleKind::Persistence => "persistence",
             RuleKind::Guard => "guard",
         }
         .to_owned(),
         profile: rule.profile.clone(),
         text: rule.text(),
+        target: rule.target.clone(),
         verdict: rule.verdict.clone(),
         reason: rule.reason.clone(),
         file: rule.file.clone(),
@@ -84,11 +86,9 @@ pub fn policy(
     let mut rules: Vec<&RuleInfo> = summary
         .critical
         .iter()
-        .chain(
-            profiles
-                .iter()
-                .flat_map(|profile| profile.rules.iter().chain(&profile.network).chain(&profile.commands)),
-        )
+        .chain(profiles.iter().flat_map(|profile| {
+            profile.rules.iter().chain(&profile.network).chain(&profile.commands).chain(&profile.persistent)
+        }))
         .chain(&summary.own)
         .collect();
     rules.sort_by_key(|rule| rule.number);
@@ -114,6 +114,7 @@ fn profile(profile: &ProfileSummary) -> ProfileView {
         mode: mode(profile.mode),
         scope: profile.scope.iter().map(|entry| entry.path.clone()).collect(),
         outside: verdicts(&profile.outside),
+        persistence: profile.persistence.clone(),
         connect: profile.connect.clone(),
         anonymous: profile.anonymous.clone(),
         system: verdicts(&profile.system),
@@ -208,5 +209,6 @@ mod tests {
         };
         assert_eq!(rule(&info, vec![]).text, "hold delete, rename /srv/prod");
         assert_eq!(rule(&info, vec![]).kind, "critical");
+        assert_eq!(rule(&info, vec![]).target, "/srv/prod");
     }
 }

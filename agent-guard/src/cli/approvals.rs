@@ -67,7 +67,8 @@ fn process(hold: &HoldInfo) -> String {
 
 /// A rule's place.
 pub(super) fn place(rule: &RuleView) -> String {
-    format!("{}:{}", rule.file, rule.line)
+    // What comes with the program stands on no line.
+    if rule.line == 0 { rule.file.clone() } else { format!("{}:{}", rule.file, rule.line) }
 }
 
 fn list(out: &Out, approvals: &Approvals) -> Result<Exit, Failure> {

@@ -13,6 +13,7 @@ use crate::{
     api::{ErrorItem, convert},
     kernel::{enforcement::Enforcement, host::Host},
     policy::{self, Compiled, Diagnostic, HostFilesystem, Level, Policy, Source, TRIAL_KEY, source},
+    sys,
 };
 
 /// What `policy check --json` prints.
@@ -33,7 +34,8 @@ impl Checked {
 }
 
 pub(super) fn check(out: &Out, paths: &[PathBuf]) -> Result<Exit, Failure> {
-    let built = policy::load(read(paths)?).and_then(|policy| {
+    let built = policy::load(read(paths)?).and_then(|mut policy| {
+        policy.persist(&sys::homes());
         let mut compiled =
             policy::build(&policy, &HostFilesystem::default(), &BTreeMap::new(), TRIAL_KEY, &[])?;
         compiled.warnings.extend(unenforceable_here(&policy));
@@ -69,7 +71,7 @@ fn valid(out: &Out, compiled: &Compiled) -> Result<Exit, Failure> {
             valid: true,
             digest: Some(compiled.digest.clone()),
             profiles: compiled.profiles.len(),
-            rules: compiled.rules.len(),
+            rules: written(compiled),
             errors: Vec::new(),
             warnings: convert::errors(&compiled.warnings),
         })?;
@@ -79,7 +81,7 @@ fn valid(out: &Out, compiled: &Compiled) -> Result<Exit, Failure> {
     warnings(out, &texts)?;
     let number = |length: usize, noun: &str| count(u64::try_from(length).unwrap_or(u64::MAX), noun);
     let profiles = number(compiled.profiles.len(), "profile");
-    let rules = number(compiled.rules.len(), "rule");
+    let rules = number(written(compiled), "rule");
     out.line(&format!("the policy is valid: {profiles}, {rules}, {}", compiled.digest))?;
     Ok(Exit::Done)
 }
@@ -90,6 +92,11 @@ fn invalid(out: &Out, diagnostics: &[Diagnostic]) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Policy, ""));
     }
     Err(mistakes(diagnostics))
+}
+
+/// Number of rules that the files have.
+fn written(compiled: &Compiled) -> usize {
+    compiled.rules.iter().filter(|rule| rule.kind.is_written()).count()
 }
 
 /// The mistakes of a policy, as the reason why a command fails.

@@ -61,8 +61,10 @@ fn from_files(
     let fs = HostFilesystem::default();
     let session = session.map(|session| real(&fs, session)).transpose()?;
     let sources = super::check::read(files)?;
-    let built = policy::load(sources)
-        .and_then(|policy| policy::build(&policy, &fs, &BTreeMap::new(), TRIAL_KEY, session.as_slice()));
+    let built = policy::load(sources).and_then(|mut policy| {
+        policy.persist(&sys::homes());
+        policy::build(&policy, &fs, &BTreeMap::new(), TRIAL_KEY, session.as_slice())
+    });
     let compiled = built.map_err(|diagnostics| super::check::mistakes(&diagnostics))?;
     let failed = |error| {
         let names = compiled.profiles.iter().map(|(name, ..)| name.as_str());

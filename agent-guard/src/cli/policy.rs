@@ -9,7 +9,10 @@ use super::{
     exit::{Exit, Failure},
     output::{Colour, Out, printable},
 };
-use crate::api::types::{PolicyView, Reloaded};
+use crate::api::types::{PolicyView, Reloaded, RuleView};
+
+/// The kind of rules that `files.persistence` stands for.
+const PERSISTENCE: &str = "persistence";
 
 pub(super) fn policy(client: &Client, command: PolicyCommand) -> Result<Exit, Failure> {
     match command {
@@ -39,6 +42,7 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
             ("profile", format!("{} ({})", profile.name, profile.mode.name())),
             ("scope", profile.scope.join(", ")),
             ("outside", verdicts(&profile.outside)),
+            ("persistence", profile.persistence.clone()),
             ("connect", profile.connect.clone()),
             ("anonymous", profile.anonymous.clone()),
             ("system", verdicts(&profile.system)),
@@ -49,6 +53,7 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
     let rows: Vec<Vec<String>> = policy
         .rules
         .iter()
+        .filter(|rule| rule.kind != PERSISTENCE)
         .map(|rule| {
             vec![
                 rule.number.to_string(),
@@ -61,6 +66,7 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
         })
         .collect();
     out.table(&["RULE", "PROFILE", "VERDICT", "TEXT", "FROM", "HOOKS"], &rows)?;
+    persistence(out, &policy.rules)?;
     if !policy.builtin.is_empty() {
         out.line("")?;
         out.line("allowed without a rule:")?;
@@ -68,6 +74,27 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
     }
     warnings(out, &policy.warnings)?;
     Ok(Exit::Done)
+}
+
+/// The rules of `persistence`: many, and those of one reason belong together.
+fn persistence(out: &Out, rules: &[RuleView]) -> Result<(), Failure> {
+    let mut groups: BTreeMap<_, Vec<&str>> = BTreeMap::new();
+    for rule in rules.iter().filter(|rule| rule.kind == PERSISTENCE) {
+        let what = rule.text.strip_suffix(rule.target.as_str()).unwrap_or(&rule.text).trim_end();
+        let key = (rule.profile.as_deref(), place(rule), rule.reason.as_deref(), what);
+        groups.entry(key).or_default().push(&rule.target);
+    }
+    for ((profile, place, reason, what), targets) in groups {
+        out.line("")?;
+        out.fields(&[
+            ("profile", profile.unwrap_or_default().to_owned()),
+            ("what", reason.unwrap_or_default().to_owned()),
+            ("verdict", what.to_owned()),
+            ("from", place),
+            ("paths", targets.join(", ")),
+        ])?;
+    }
+    Ok(())
 }
 
 /// Operations, each with its verdict.

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use agent_guard_common::{Fault, Op, Source, Verdict, event::Hook};
 use ulid::Ulid;
 
-use crate::api::types::{Mode, Origin, ProcessInfo, Time, Who};
+use crate::{
+    api::types::{Mode, Origin, ProcessInfo, Time, Who},
+    policy::RuleKind,
+};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -387,6 +390,8 @@ pub struct PolicyRef {
 pub struct RuleRef {
     /// Its number in the generation's list.
     pub number: u32,
+    /// Its kind.
+    pub kind: RuleKind,
     /// The rule, as a person would say it.
     pub text: String,
     /// Why it is there.

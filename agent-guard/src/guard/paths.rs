@@ -1,6 +1,6 @@
 //! The paths of sessions: what `${cwd}`, `${home}` and `${tmp}` stand for, and that it stays so.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 use agent_guard_common::ObjectKey;
 
@@ -69,10 +69,18 @@ impl Guard {
             })
     }
 
+    /// Whether what makes something run later says anything of the home directory of whoever started the session.
+    fn persists_at_home(&self, state: &State, session: &Session) -> bool {
+        let Some(policy) = state.in_force.as_ref().map(|in_force| &in_force.policy) else { return false };
+        let Some(profile) = policy.profile(&session.profile) else { return false };
+        let home = sys::home_of(session.started_by.uid).and_then(|home| self.real(home));
+        home.is_some_and(|home| session::persists_at_home(policy, profile, &home))
+    }
+
     /// Finds out what a new session's paths are, if its profile says anything of them, and writes that into the tables
     /// that are in force.
     pub(super) fn bind(&self, state: &mut State, session: &mut Session) -> Result<(), ApiError> {
-        if !state.has_own_paths(&session.profile) {
+        if !state.has_own_paths(&session.profile) && !self.persists_at_home(state, session) {
             return Ok(());
         }
         let Some(in_force) = &mut state.in_force else { return Ok(()) };
@@ -108,6 +116,17 @@ impl Guard {
         }
     }
 
+    /// What a home directory really is; none if there is certainly nothing: a user without one has sessions all the same.
+    fn real(&self, home: PathBuf) -> Option<PathBuf> {
+        match self.fs.lookup(&home, true) {
+            Ok(found) => Some(found.path),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                None
+            }
+            Err(_) => Some(home),
+        }
+    }
+
     fn own_paths(&self, session: &Session) -> Result<OwnPaths, ApiError> {
         let bad = |what: String| ApiError::new(Code::BadRequest, what);
         let cwd = proc::cwd(session.root_pid).map(PathBuf::from);
@@ -140,6 +159,6 @@ impl Guard {
         u32::try_from(told.bindings)
             .ok()
             .filter(|binding| *binding < session::SUPPOSED_SESSION)
-            .ok_or_else(|| Error::BootTime(std::io::Error::other("all bindings of this boot are used up")))
+            .ok_or_else(|| Error::BootTime(io::Error::other("all bindings of this boot are used up")))
     }
 }

@@ -19,9 +19,10 @@ use crate::{
     events::activity::{Activity, PolicyRef, PolicyRefused, PolicyReloaded, RuleRef},
     kernel::{enforcement::Enforcement, memory, tables},
     policy::{
-        self, Compiled, Diagnostic, HostFilesystem, Level, Policy, PolicySummary, RuleInfo, RuleKind,
+        self, Compiled, Diagnostic, HostFilesystem, Level, Policy, PolicySummary, RuleInfo,
         source::{self, SourceError, Trust},
     },
+    sys,
 };
 
 /// Generations whose rules are kept for old events and holds.
@@ -49,6 +50,9 @@ pub enum Refused {
 fn read(config: &Config, kernel: &Enforcement) -> Result<(Policy, Vec<Diagnostic>), Refused> {
     let sources = source::read(std::slice::from_ref(&config.policy), Trust::Root)?;
     let mut policy = policy::load(sources).map_err(Refused::Invalid)?;
+    for home in policy.persist(&sys::homes()) {
+        tracing::warn!(home = %home.display(), "no rule can name this home directory: persistence says nothing of it");
+    }
     unreadable(&policy)?;
     for path in policy.protect(&own::files(config)) {
         tracing::warn!(path = %path.display(), "no rule can protect this path of the guard's own: give it a plain name");
@@ -154,16 +158,17 @@ impl Guard {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let policy = state.policy_ref();
         let compiled = state.in_force.as_ref().map(|in_force| &in_force.compiled);
-        let reloaded = Reloaded {
-            generation_before: before.generation,
-            generation: policy.generation,
-            digest: policy.digest.clone(),
-            profiles: count(compiled.map_or(0, |compiled| compiled.profiles.len())),
-            rules: count(compiled.map_or(0, |compiled| {
-                compiled.rules.iter().filter(|rule| rule.kind != RuleKind::Guard).count()
-            })),
-            warnings: warnings(state),
-        };
+        let reloaded =
+            Reloaded {
+                generation_before: before.generation,
+                generation: policy.generation,
+                digest: policy.digest.clone(),
+                profiles: count(compiled.map_or(0, |compiled| compiled.profiles.len())),
+                rules: count(compiled.map_or(0, |compiled| {
+                    compiled.rules.iter().filter(|rule| rule.kind.is_written()).count()
+                })),
+                warnings: warnings(state),
+            };
         for warning in &reloaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -270,6 +275,7 @@ impl State {
     pub(super) fn rule_ref(&self, generation: u32, number: u32) -> Option<RuleRef> {
         self.rule(generation, number).map(|rule| RuleRef {
             number,
+            kind: rule.kind,
             text: rule.text(),
             reason: rule.reason.clone(),
             file: rule.file.clone(),

@@ -13,6 +13,7 @@ use super::{
     net, parse,
     parse::{Keys, Report, Value},
     paths,
+    persistence::Persistence,
     source::Source,
     system::System,
 };
@@ -22,9 +23,10 @@ const TOP: Keys =
 const PROFILE: Keys = Keys {
     place: "a profile",
     known: &["mode", "files", "exec", "network", "system"],
-    later: &["ttl", "limit", "approval", "backup", "persistence"],
+    later: &["ttl", "limit", "approval", "backup"],
 };
-const FILES: Keys = Keys { place: "`files`", known: &["scope", "outside", "rule"], later: &[] };
+const FILES: Keys =
+    Keys { place: "`files`", known: &["scope", "outside", "rule", "persistence"], later: &[] };
 const RULE: Keys = Keys { place: "a rule", known: &["path", "ops", "verdict", "reason"], later: &[] };
 const OUTSIDE: Keys = Keys {
     place: "`files.outside`",
@@ -61,13 +63,16 @@ pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    Ok(Policy {
+    let mut policy = Policy {
         critical,
         own: Vec::new(),
+        homes: Vec::new(),
         profiles: profiles.into_values().collect(),
         files: sources.iter().map(|source| source.name.clone()).collect(),
         digest: digest(sources),
-    })
+    };
+    policy.persist(&[]);
+    Ok(policy)
 }
 
 /// SHA-256 over names and texts, each with its length before it.
@@ -139,6 +144,7 @@ impl Checker<'_> {
             scope: Vec::new(),
             outside: Outside::default(),
             rules: Vec::new(),
+            persistence: Persistence::default(),
             connect: Verdict::DENY,
             network: Vec::new(),
             exec: Exec::default(),
@@ -188,6 +194,7 @@ impl Checker<'_> {
         {
             self.outside(outside, &mut profile.outside);
         }
+        self.persistence(files, &mut profile.persistence);
         if let Some(value) = files.get("rule") {
             profile.rules = self.rules(value, &format!("profile.{}.files.rule", profile.name), false);
         }

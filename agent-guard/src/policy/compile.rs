@@ -21,7 +21,7 @@ use super::{
     edit::Edit,
     exec,
     model::{self, Mode, Policy},
-    network,
+    network, persistence,
     resolve::{Binding, Key, Owner, Resolved},
     rules, system,
     tables::Compiled,
@@ -39,7 +39,7 @@ pub(super) fn compile(
     key: [u64; 2],
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let Resolved { policy, mut bindings, shared, mut warnings } = resolved;
-    warnings.extend(system::warnings(policy));
+    warnings.extend(system::warnings(policy).chain(persistence::warnings(policy)));
     warnings.extend(exec::warnings(policy));
     let indexes = indexes(policy, assigned)?;
     let networks = network::compile(policy, &indexes)?;
@@ -77,7 +77,8 @@ pub(super) fn compile(
 fn entry(policy: &Policy, profile: &model::Profile, commands: u32) -> Profile {
     let report = if profile.mode == Mode::Report { Profile::REPORT_ONLY } else { 0 };
     let outside = Op::FILE.into_iter().map(|op| (op, profile.outside.get(op)));
-    let rules = policy.critical.iter().chain(&policy.own).chain(&profile.rules);
+    let rules = policy.critical.iter().chain(&policy.own);
+    let rules = rules.chain(&profile.rules).chain(&profile.persistence.rules);
     let rules = rules.flat_map(|rule| rule.ops.iter().map(|&op| (op, rule.verdict)));
     let judged = outside.chain(rules).filter(|(_, verdict)| *verdict != Verdict::ALLOW);
     let always = Op::CONNECT.mask() | profile.system.judged() | profile.exec.judged();

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     commands,
     fs::{Device, Filesystem, Object},
-    rules::RuleInfo,
+    rules::{RuleInfo, source},
     tables::{Compiled, View},
     walk,
 };
@@ -283,10 +283,11 @@ fn deepest(fs: &dyn Filesystem, op: Op, path: &Path) -> Result<(Object, Vec<OsSt
 }
 
 fn explanation<T>(view: &View<'_, T>, decision: Decision) -> Explanation {
+    let rule = view.rule(decision.rule);
     Explanation {
         verdict: decision.verdict.name().to_owned(),
         policy: decision.policy.name().to_owned(),
-        source: decision.source.name().to_owned(),
-        rule: view.rule(decision.rule).cloned(),
+        source: source(decision.source, rule.map(|rule| rule.kind)).to_owned(),
+        rule: rule.cloned(),
     }
 }

@@ -10,8 +10,9 @@
 //! - A *source* is a policy file: its name and its text.
 //! - A *policy* ([`Policy`]) is what all sources together say, in the words of the contract; every
 //!   part knows its [`Origin`].
-//! - A *rule* is one entry of `[[critical]]`, of `files.rule`, of `network.allow` or of `exec.rule`. Rules are numbered
-//!   from 1 in that order; the kernel knows them by number.
+//! - A *rule* is one entry of `[[critical]]`, of `files.rule`, of `network.allow` or of `exec.rule`, or one that comes with the
+//!   program: of `files.persistence`, of the guard's own files. Rules are numbered from 1 in that order; the kernel knows them
+//!   by number.
 //! - A *pattern* ([`PathPattern`]) is a path as a policy writes it.
 //! - A *key* is what the kernel finds a rule by: an object, or a chain of names below a directory. A *binding* is
 //!   a rule (or a scope) at a key; its *depth* is the number of components of the path.
@@ -48,6 +49,7 @@ mod net;
 mod network;
 mod parse;
 mod paths;
+mod persistence;
 mod protected;
 mod resolve;
 mod system;
@@ -64,6 +66,7 @@ pub use explain::{Explanation, explain_connect, explain_path};
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
 pub use model::{Origin, PathPattern, Policy};
+pub use persistence::Persistence;
 pub use protected::Own;
 pub use rules::{RuleInfo, RuleKind};
 pub use session::{Changes, SessionPaths};

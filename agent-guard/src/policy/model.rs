@@ -1,11 +1,11 @@
 //! What a policy says, in the words of the contract.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
 
-use super::{exec::Exec, system::System};
+use super::{exec::Exec, persistence::Persistence, system::System};
 
 /// Where something stands in the policy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -33,6 +33,8 @@ pub struct Policy {
     pub own: Vec<FileRule>,
     /// `[profile.NAME]`, by name.
     pub profiles: Vec<Profile>,
+    /// Home directories besides those in `/home` and `/root`, see [`Policy::persist`].
+    pub homes: Vec<PathBuf>,
     /// Names of the sources.
     pub files: Vec<String>,
     /// SHA-256 of the sources, in hexadecimal.
@@ -169,6 +171,8 @@ pub struct Profile {
     pub outside: Outside,
     /// `files.rule`.
     pub rules: Vec<FileRule>,
+    /// `files.persistence`.
+    pub persistence: Persistence,
     /// `network.connect`: what nothing else names.
     pub connect: Verdict,
     /// `network.allow`.
@@ -225,7 +229,7 @@ impl Outside {
     }
 }
 
-/// An entry of `[[critical]]` or of `files.rule`.
+/// An entry of `[[critical]]` or of `files.rule`, or a rule that comes with the program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileRule {
     /// What it is about; without a variable where it is critical.

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// What stands for the file of a policy where the guard itself says something.
-const BUILT_IN: &str = "built in";
+pub(super) const BUILT_IN: &str = "built in";
 
 /// Where service managers look for units by the guard's name, and for what changes them.
 const UNITS: [&str; 8] = [

@@ -1,6 +1,6 @@
 //! The numbered list of rules.
 
-use agent_guard_common::Op;
+use agent_guard_common::{Op, Source};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,8 +20,27 @@ pub enum RuleKind {
     Network,
     /// `exec.rule`.
     Exec,
+    /// `files.persistence`: it comes with the program.
+    Persistence,
     /// The guard's own files.
     Guard,
+}
+
+impl RuleKind {
+    /// Whether somebody has written it: it doesn't come with the program.
+    #[must_use]
+    pub const fn is_written(self) -> bool {
+        matches!(self, Self::Critical | Self::Rule | Self::Network)
+    }
+}
+
+/// Which part of the policy decided, as people and events see it: the kernel knows that it was a rule, its kind says which.
+#[must_use]
+pub const fn source(source: Source, kind: Option<RuleKind>) -> &'static str {
+    match (source, kind) {
+        (Source::RULE, Some(RuleKind::Persistence)) => "persistence",
+        _ => source.name(),
+    }
 }
 
 /// A rule, as people and events see it.
@@ -67,7 +86,7 @@ impl RuleInfo {
     }
 }
 
-/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, then commands, each
+/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, then commands, then persistence, each
 /// by profile; and at last those of the guard itself.
 pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
     let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
@@ -78,12 +97,17 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .profiles
         .iter()
         .flat_map(|profile| profile.network.iter().map(|rule| net_rule(&profile.name, rule)));
+    let persistence = policy.profiles.iter().flat_map(|profile| {
+        let rules = profile.persistence.rules.iter();
+        rules.map(|rule| file_rule(RuleKind::Persistence, Some(&profile.name), rule))
+    });
     let own = policy.own.iter().map(|rule| file_rule(RuleKind::Guard, None, rule));
     let commands = policy
         .profiles
         .iter()
         .flat_map(|profile| profile.exec.rules.iter().map(|rule| command_rule(&profile.name, rule)));
-    let mut rules: Vec<_> = critical.chain(files).chain(networks).chain(commands).chain(own).collect();
+    let mut rules: Vec<_> =
+        critical.chain(files).chain(networks).chain(commands).chain(persistence).chain(own).collect();
     for (number, rule) in (1..).zip(&mut rules) {
         rule.number = number;
     }
@@ -113,8 +137,13 @@ impl Numbers {
         Self::networks(policy).after(policy.profiles.iter().map(|profile| profile.network.len()).sum())
     }
 
-    pub(super) fn own(policy: &Policy) -> Self {
+    pub(super) fn persistence(policy: &Policy) -> Self {
         Self::commands(policy).after(policy.profiles.iter().map(|profile| profile.exec.rules.len()).sum())
+    }
+
+    pub(super) fn own(policy: &Policy) -> Self {
+        let rules = policy.profiles.iter().map(|profile| profile.persistence.rules.len());
+        Self::persistence(policy).after(rules.sum())
     }
 
     /// The numbers after that many.

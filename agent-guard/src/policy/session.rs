@@ -1,6 +1,6 @@
 //! The paths of single sessions: `${cwd}`, `${home}` and `${tmp}`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{
     compile,
@@ -99,4 +99,10 @@ impl Compiled {
 pub fn needs_session_paths(profile: &Profile) -> bool {
     let scope = profile.scope.iter().map(|entry| &entry.path);
     scope.chain(profile.rules.iter().map(|rule| &rule.path)).any(PathPattern::is_variable)
+}
+
+/// Whether a session must be bound because `persistence` is about its home directory, and no path without a variable is.
+#[must_use]
+pub fn persists_at_home(policy: &Policy, profile: &Profile, home: &Path) -> bool {
+    !profile.persistence.rules.is_empty() && !policy.knows_home(home)
 }

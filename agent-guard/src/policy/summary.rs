@@ -38,6 +38,10 @@ pub struct ProfileSummary {
     pub outside: Vec<OutsideSummary>,
     /// `files.rule`.
     pub rules: Vec<RuleInfo>,
+    /// Verdict of `files.persistence`.
+    pub persistence: String,
+    /// The rules that come of it.
+    pub persistent: Vec<RuleInfo>,
     /// `network.connect`.
     pub connect: String,
     /// `network.allow`.
@@ -98,6 +102,8 @@ impl PolicySummary {
             scope: scope(profile),
             outside: verdicts(Op::FILE, |op| profile.outside.get(op)),
             rules: pick(RuleKind::Rule, Some(&profile.name)),
+            persistence: profile.persistence.verdict.name().to_owned(),
+            persistent: pick(RuleKind::Persistence, Some(&profile.name)),
             connect: profile.connect.name().to_owned(),
             network: pick(RuleKind::Network, Some(&profile.name)),
             anonymous: profile.exec.anonymous.name().to_owned(),

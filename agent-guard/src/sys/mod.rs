@@ -7,4 +7,4 @@ mod pidfd;
 mod users;
 
 pub use pidfd::{barrier, peer_pidfd, pid_of, same_files};
-pub use users::{home_of, in_group, user_name};
+pub use users::{home_of, homes, in_group, user_name};

@@ -4,7 +4,7 @@ use std::{
     ffi::{CStr, OsStr},
     fs,
     os::unix::ffi::OsStrExt as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 /// Name of a user, if the host knows one.
@@ -17,6 +17,31 @@ pub fn user_name(uid: u32) -> Option<String> {
 #[must_use]
 pub fn home_of(uid: u32) -> Option<PathBuf> {
     about(uid).map(|(_, home)| home).filter(|home| home.is_absolute())
+}
+
+/// Home directories of this host's own users who can log in, in order: those of `/etc/passwd`, and what they lead to. A
+/// directory service isn't asked for all that it knows.
+#[must_use]
+pub fn homes() -> Vec<PathBuf> {
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_else(|error| {
+        tracing::warn!(%error, "/etc/passwd can't be read: home directories outside of /home aren't known");
+        String::new()
+    });
+    let mut homes: Vec<_> = users.lines().filter_map(home_in).collect();
+    let real: Vec<_> = homes.iter().filter_map(|home| fs::canonicalize(home).ok()).collect();
+    homes.extend(real);
+    homes.sort();
+    homes.dedup();
+    homes
+}
+
+/// The home directory in a line of passwd(5); none of somebody who can't log in.
+fn home_in(line: &str) -> Option<PathBuf> {
+    const NOBODYS: [&str; 5] = ["nologin", "false", "sync", "halt", "shutdown"];
+    let mut fields = line.split(':').skip(5);
+    let (home, shell) = (Path::new(fields.next()?), Path::new(fields.next()?));
+    let usable = shell.file_name().is_none_or(|name| !NOBODYS.iter().any(|nobodys| name == *nobodys));
+    (usable && home.is_absolute() && home.parent().is_some()).then(|| home.to_owned())
 }
 
 /// Name and home directory of a user.
@@ -55,6 +80,23 @@ pub fn in_group(uid: u32, gid: u32, group: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn homes_of_those_who_log_in() {
+        assert_eq!(home_in("ci:x:1:1:a,b:/srv/ci:/bin/bash"), Some("/srv/ci".into()));
+        assert_eq!(home_in("ci:x:1:1::/srv/ci:"), Some("/srv/ci".into()));
+        for line in [
+            "bin:x:2:2:bin:/bin:/usr/sbin/nologin",
+            "sync:x:4:65534:sync:/bin:/bin/sync",
+            "x:x:5:5::/:/bin/sh",
+            "x:x:5:5::relative:/bin/sh",
+            "x:x:5:5::/srv/x",
+            "",
+        ] {
+            assert_eq!(home_in(line), None, "{line}");
+        }
+        assert!(homes().contains(&PathBuf::from("/root")));
+    }
 
     #[test]
     fn root_has_a_name() {

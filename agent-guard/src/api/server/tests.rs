@@ -170,6 +170,7 @@ impl Backend for Full {
             mode: Mode::Enforce,
             scope: vec![],
             outside: BTreeMap::new(),
+            persistence: "deny".into(),
             connect: "deny".into(),
             anonymous: "deny".into(),
             system: BTreeMap::default(),

@@ -12,13 +12,16 @@ use super::{Mode, Time};
 pub struct RuleView {
     /// Its number in the generation's list.
     pub number: u32,
-    /// Which part of the policy it belongs to: `critical`, `files`, `network`, `exec`, `guard`.
+    /// Which part of the policy it belongs to: `critical`, `files`, `network`, `exec`, `persistence`, `guard`.
     pub kind: String,
     /// Profile; nothing for what concerns all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// The rule, as a person would say it.
     pub text: String,
+    /// The path or the address that it is about.
+    #[serde(default)]
+    pub target: String,
     /// Its verdict.
     pub verdict: String,
     /// Why it is there, in the words of who wrote it.
@@ -44,6 +47,8 @@ pub struct ProfileView {
     pub scope: Vec<String>,
     /// Verdict of each operation outside of them.
     pub outside: BTreeMap<String, String>,
+    /// Verdict of what makes something run later.
+    pub persistence: String,
     /// Verdict of connections that no rule names.
     pub connect: String,
     /// Verdict of programs that no path leads to.

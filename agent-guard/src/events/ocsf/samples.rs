@@ -11,6 +11,7 @@ use crate::{
         GuardDegraded, GuardStarted, GuardStopped, Held, Judged, Object, Outcome, PolicyRef, PolicyRefused,
         PolicyReloaded, RuleRef, SessionEnded, SessionKilled, SessionRef, SessionStarted, SystemRef,
     },
+    policy::RuleKind,
 };
 
 const NOW: Time = Time(1_764_590_584_123);
@@ -95,6 +96,7 @@ pub(crate) fn decided(operation: Op, object: Object, verdict: Verdict) -> Decide
         source: Source::CRITICAL,
         rule: Some(RuleRef {
             number: 1,
+            kind: RuleKind::Critical,
             text: "hold delete below /srv/prod".to_owned(),
             reason: Some("production data".to_owned()),
             file: "/etc/agent-guard/policy.d/50-default.toml".to_owned(),

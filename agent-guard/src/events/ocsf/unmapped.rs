@@ -4,7 +4,10 @@ use agent_guard_common::{Fault, Verdict};
 use serde_json::{Map, Value, json};
 
 use super::objects::name_of;
-use crate::events::activity::{Activity, Actor, Decided, EventsLost, Object, Outcome, SessionRef, SystemRef};
+use crate::{
+    events::activity::{Activity, Actor, Decided, EventsLost, Object, Outcome, SessionRef, SystemRef},
+    policy::rules,
+};
 
 /// The session an event is of.
 pub(super) fn session(activity: &Activity) -> Option<&SessionRef> {
@@ -139,7 +142,8 @@ fn of_session(session: &SessionRef, out: &mut Map<String, Value>) {
 fn decided(decided: &Decided, put: &mut impl FnMut(&str, Value)) {
     put("operation", json!(decided.operation.name()));
     put("policy_verdict", json!(decided.policy_verdict.name()));
-    put("source", json!(decided.source.name()));
+    let kind = decided.rule.as_ref().map(|rule| rule.kind);
+    put("source", json!(rules::source(decided.source, kind)));
     put("hook", json!(decided.hook.name()));
     put("errno", json!(decided.errno));
     if decided.fault != Fault::NONE {

@@ -45,6 +45,7 @@ pub const KEY: [u64; 2] = [0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978];
 pub const KEPT: &[(&str, &str)] = &[
     ("hidden-root", include_str!("../../../testdata/cases/hidden-root.case")),
     ("moved", include_str!("../../../testdata/cases/moved.case")),
+    ("persistence", include_str!("../../../testdata/cases/persistence.case")),
     ("unseen-root", include_str!("../../../testdata/cases/unseen-root.case")),
     ("variables", include_str!("../../../testdata/cases/variables.case")),
 ];
@@ -80,6 +81,8 @@ pub enum Line {
     Outside(Op, Verdict),
     /// `mode = "report"`.
     Report,
+    /// `files.persistence`; `allow` where no line says so.
+    Persistence(Verdict),
     /// A session's directories: `${cwd}`, `${home}`, `${tmp}`.
     Session(PathBuf, PathBuf, PathBuf),
     /// Loads the policy.
@@ -112,6 +115,7 @@ impl fmt::Display for Line {
             Self::Scope(path) => write!(f, "scope {path}"),
             Self::Outside(op, verdict) => write!(f, "outside {} {}", op.name(), verdict.name()),
             Self::Report => f.write_str("report"),
+            Self::Persistence(verdict) => write!(f, "persistence {}", verdict.name()),
             Self::Session(cwd, home, tmp) => {
                 write!(f, "session {} {} {}", cwd.display(), home.display(), tmp.display())
             }
@@ -155,6 +159,7 @@ impl FromStr for Line {
             "scope" => Self::Scope(word()?.into()),
             "outside" => Self::Outside(op(word()?)?, verdict(word()?)?),
             "report" => Self::Report,
+            "persistence" => Self::Persistence(verdict(word()?)?),
             "session" => Self::Session(word()?.into(), word()?.into(), word()?.into()),
             "load" => Self::Load,
             "ask" => Self::Ask(op(word()?)?, word()?.into()),
@@ -198,6 +203,7 @@ impl Case {
     pub fn policy(&self) -> String {
         let mut head = format!("version = 1\n[profile.{PROFILE}]\n");
         let (mut scope, mut outside, mut rules) = (Vec::new(), BTreeMap::new(), String::new());
+        let mut persistence = Verdict::ALLOW;
         let mut rule = |table: &str, verdict: Verdict, ops: &[Op], path: &str| {
             let ops: Vec<_> = ops.iter().map(|op| op.name()).collect();
             rules += &format!(
@@ -209,6 +215,7 @@ impl Case {
             match line {
                 Line::Report => head += "mode = \"report\"\n",
                 Line::Scope(path) => scope.push(path),
+                Line::Persistence(verdict) => persistence = *verdict,
                 Line::Outside(op, verdict) => drop(outside.insert(op.name(), verdict.name())),
                 Line::Rule(verdict, ops, path) => {
                     rule(&format!("profile.{PROFILE}.files.rule"), *verdict, ops, path);
@@ -222,7 +229,10 @@ impl Case {
         let outside = outside.join(", ");
         // Twice is a mistake.
         let head = head.replace("mode = \"report\"\nmode = \"report\"\n", "mode = \"report\"\n");
-        format!("{head}[profile.{PROFILE}.files]\nscope = {scope:?}\noutside = {{ {outside} }}\n{rules}")
+        let persistence = persistence.name();
+        format!(
+            "{head}[profile.{PROFILE}.files]\nscope = {scope:?}\npersistence = {persistence:?}\noutside = {{ {outside} }}\n{rules}"
+        )
     }
 
     /// The directories of its session.
@@ -328,6 +338,8 @@ fn compare(
 #[must_use]
 pub fn same(tables: &Explanation, oracle: &Answer) -> bool {
     let Explanation { verdict, policy, source, rule } = tables;
-    (verdict.as_str(), policy.as_str(), source.as_str(), rule.as_ref().map(|rule| rule.line))
+    // To the decision those are rules.
+    let source = if source == "persistence" { "rule" } else { source.as_str() };
+    (verdict.as_str(), policy.as_str(), source, rule.as_ref().map(|rule| rule.line))
         == (oracle.verdict.name(), oracle.policy.name(), oracle.source.name(), oracle.line)
 }

@@ -91,7 +91,9 @@ impl<'p> Oracle<'p> {
         for entry in &profile.scope {
             oracle.path(world, session, Who::Profile, &entry.path, None)?;
         }
-        for rule in &profile.rules {
+        let known = session.home.as_ref().is_none_or(|home| policy.knows_home(home));
+        let shipped = profile.persistence.rules.iter().filter(|rule| !(known && rule.path.is_variable()));
+        for rule in profile.rules.iter().chain(shipped) {
             oracle.path(world, session, Who::Profile, &rule.path, Some(rule))?;
         }
         oracle.mounts(world)?;

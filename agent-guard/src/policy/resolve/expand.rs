@@ -11,7 +11,7 @@ use super::{
     super::{
         diagnostic::Diagnostic,
         fs::Object,
-        model::{Base, Form, Part},
+        model::{Base, Form, Origin, Part},
         session::SessionPaths,
     },
     Binding, Key, Owner, Resolver, Subject,
@@ -65,8 +65,16 @@ impl<'p> Resolver<'_, 'p> {
                     }
                     _ => false,
                 },
+                // A home directory that root can't look at: its name is known.
+                Err(error) if start.subject.shipped => {
+                    self.warnings.push(cannot_look(start, &error, Diagnostic::warning));
+                    start.path.file_name().map(OsStr::to_owned).is_some_and(|name| {
+                        start.missing.push(name);
+                        start.path.pop()
+                    })
+                }
                 Err(error) => {
-                    self.mistakes.push(cannot_look(start, &error));
+                    self.mistakes.push(cannot_look(start, &error, Diagnostic::error));
                     false
                 }
             });
@@ -134,14 +142,16 @@ impl<'p> Resolver<'_, 'p> {
     /// Binds what has been located, and everything that is there of what follows.
     pub(super) fn bind(&mut self, starts: Vec<Start<'p>>) {
         self.warn_of_links(&starts);
-        let mut room = MAX_MATCHES;
+        // So that neither takes the other's.
+        let (mut room, mut more) = (MAX_MATCHES, MAX_MATCHES * 10);
         let mut whole = Vec::new();
         for mut start in starts {
             start.missing.reverse();
             let Ok(Some(at)) = self.lookups.get(&start.path, true) else { continue };
             let at = at.clone();
             if start.missing.is_empty() && !start.rest.is_empty() {
-                self.expand(&start, at, &mut room);
+                let room = if start.subject.shipped { &mut more } else { &mut room };
+                self.expand(&start, at, room);
             } else if start.missing.is_empty() {
                 whole.push((start, at));
             } else {
@@ -159,7 +169,7 @@ impl<'p> Resolver<'_, 'p> {
     }
 
     fn bind_whole(&mut self, start: &Start<'p>, at: &Object) {
-        let Subject { owner, rule, path, origin } = start.subject;
+        let Subject { owner, rule, path, origin, .. } = start.subject;
         if owner == Owner::Session && rule.is_none() && at.path.parent().is_none() {
             let message = format!("`{path}` is `/`, so everything would be in the scope");
             let help = "start the session in the directory that it is to work in";
@@ -204,7 +214,8 @@ impl<'p> Resolver<'_, 'p> {
         for at in &level {
             self.bind_whole(start, at);
         }
-        if cut {
+        // Of the many patterns of `persistence` the first says it for all.
+        if cut && !(start.subject.shipped && std::mem::replace(&mut self.crowded, true)) {
             let message = format!("`{}` matches more than there is room for", start.subject.path);
             let warning = Diagnostic::warning(start.subject.origin, message);
             self.warnings.push(warning.help(format!(
@@ -231,13 +242,17 @@ impl<'p> Resolver<'_, 'p> {
     }
 }
 
-fn cannot_look(start: &Start<'_>, error: &str) -> Diagnostic {
+fn cannot_look(
+    start: &Start<'_>,
+    error: &str,
+    diagnostic: impl FnOnce(&Origin, String) -> Diagnostic,
+) -> Diagnostic {
     let path = start.path.display();
     let message = if start.subject.owner == Owner::Session {
         format!("`{}`: {path} can't be looked up: {error}", start.subject.path)
     } else {
         format!("\"{path}\" can't be looked up: {error}")
     };
-    Diagnostic::error(start.subject.origin, message)
+    diagnostic(start.subject.origin, message)
         .help("every path of a policy must be one that root can look at, whether something is there or not")
 }

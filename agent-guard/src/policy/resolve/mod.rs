@@ -53,6 +53,8 @@ pub(super) struct Subject<'p> {
     pub(super) rule: Option<(u32, &'p FileRule)>,
     pub(super) path: &'p PathPattern,
     pub(super) origin: &'p Origin,
+    /// It is of `persistence`.
+    pub(super) shipped: bool,
 }
 
 /// What the kernel finds rules by.
@@ -124,8 +126,11 @@ pub(super) fn session<'p>(
     session: &SessionPaths,
 ) -> Result<Resolved<'p>, Vec<Diagnostic>> {
     let mine = policy.profiles.iter().position(|profile| profile.name == session.profile);
+    let known = session.home.as_ref().is_none_or(|home| policy.knows_home(home));
     let subjects = subjects(policy)
         .filter(|subject| subject.path.is_variable() && mine.map(Owner::Profile) == Some(subject.owner))
+        // What is said of that home directory already isn't said once more.
+        .filter(|subject| !(subject.shipped && known))
         .map(|subject| Subject { owner: Owner::Session, ..subject });
     run(policy, fs, key, subjects.collect(), Some(session))
 }
@@ -144,6 +149,7 @@ fn run<'p>(
         key,
         bindings: Vec::new(),
         named: mounts::Named::default(),
+        crowded: false,
         warnings: Vec::new(),
         mistakes: Vec::new(),
     };
@@ -183,6 +189,8 @@ struct Resolver<'f, 'p> {
     key: [u64; 2],
     bindings: Vec<Binding<'p>>,
     named: mounts::Named<'p>,
+    /// That there is no room for what `persistence` matches has been said.
+    crowded: bool,
     warnings: Vec<Diagnostic>,
     mistakes: Vec<Diagnostic>,
 }
@@ -194,17 +202,26 @@ fn subjects(policy: &Policy) -> impl Iterator<Item = Subject<'_>> {
         rule: Some((number, rule)),
         path: &rule.path,
         origin: &rule.origin,
+        shipped: false,
     };
     let critical =
         (1..).zip(&policy.critical).map(move |(number, entry)| rule(Owner::Critical, number, entry));
-    let (mut numbers, mut own) = (Numbers::files(policy), Numbers::own(policy));
+    let (mut numbers, mut persistent) = (Numbers::files(policy), Numbers::persistence(policy));
+    let mut own = Numbers::own(policy);
     let profiles = policy.profiles.iter().enumerate().flat_map(move |(at, profile)| {
         let owner = Owner::Profile(at);
         let scope = profile.scope.iter();
-        let scope =
-            scope.map(move |entry| Subject { owner, rule: None, path: &entry.path, origin: &entry.origin });
+        let scope = scope.map(move |entry| Subject {
+            owner,
+            rule: None,
+            path: &entry.path,
+            origin: &entry.origin,
+            shipped: false,
+        });
         let rules: Vec<_> = profile.rules.iter().map(|entry| rule(owner, numbers.take(), entry)).collect();
-        scope.chain(rules)
+        let persistence = profile.persistence.rules.iter().map(|entry| rule(owner, persistent.take(), entry));
+        let persistence: Vec<_> = persistence.map(|subject| Subject { shipped: true, ..subject }).collect();
+        scope.chain(rules).chain(persistence)
     });
     let own = policy.own.iter().map(move |entry| rule(Owner::Critical, own.take(), entry));
     critical.chain(profiles).chain(own)

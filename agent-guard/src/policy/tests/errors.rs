@@ -83,7 +83,7 @@ fn unknown_keys() {
 fn not_enforced_yet() {
     let later = "is not enforced yet by this version of agent-guard";
     mistakes("version = 1\n[[enroll]]\nexe = []", &[(2, 3, later)]);
-    for key in ["ttl", "exec", "limit", "approval", "backup", "persistence"] {
+    for key in ["ttl", "exec", "limit", "approval", "backup"] {
         in_profile(&format!("{key} = 1"), 1, &format!("`{key}` in a profile {later}"));
     }
     for key in ["hold", "listen", "deny", "report"] {

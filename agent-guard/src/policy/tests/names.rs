@@ -9,7 +9,10 @@ fn rules(lines: &[(&str, &str)]) -> String {
             "[[profile.p.files.rule]]\npath = {path:?}\nops = [\"read\", \"delete\"]\nverdict = {verdict:?}\n"
         )
     });
-    format!("version = 1\n[profile.p.files]\nscope = [\"/scope\"]\n{}", rules.collect::<String>())
+    format!(
+        "version = 1\n[profile.p.files]\nscope = [\"/scope\"]\npersistence = \"allow\"\n{}",
+        rules.collect::<String>()
+    )
 }
 
 /// The verdict for deleting.
@@ -226,7 +229,7 @@ fn more_matches_than_there_is_room_for() {
     fs.add("/home/u00000/.ssh");
     fs.add("/home/u10000/.ssh");
     let compiled = compiled(&rules(&[("kill", "/home/*/.ssh")]), &fs);
-    assert_eq!((compiled.warnings.len(), compiled.warnings[0].line), (1, 5));
+    assert_eq!((compiled.warnings.len(), compiled.warnings[0].line), (1, 6));
     assert!(compiled.warnings[0].message.contains("matches more than"), "{}", compiled.warnings[0]);
     fs.rename("/home/u00000/.ssh", "/first");
     fs.rename("/home/u10000/.ssh", "/last");

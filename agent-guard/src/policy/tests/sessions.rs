@@ -227,7 +227,7 @@ fn who_needs_them() {
 #[test]
 fn what_is_judged() {
     let text = "version = 1\n[profile.p.files]\noutside = { write = \"allow\", create = \"allow\", delete = \"allow\", \
-                rename = \"report\", metadata = \"allow\" }\n\
+                rename = \"report\", metadata = \"allow\" }\npersistence = \"allow\"\n\
                 [[profile.p.files.rule]]\npath = \"${cwd}\"\nops = [\"read\"]\nverdict = \"deny\"\n\
                 [[profile.p.files.rule]]\npath = \"/x\"\nops = [\"write\"]\nverdict = \"allow\"\n[profile.q]\n";
     let critical = "[[critical]]\npath = \"**/x\"\nops = [\"execute\"]\nverdict = \"deny\"\nreason = \"x\"\n";

@@ -62,7 +62,10 @@ fn the_example_is_true() {
         ("read", "/home/new/.ssh/id", "deny critical"),
         ("read", "/etc/passwd", "allow outside"),
         ("execute", "/etc/x", "allow outside"),
-        ("metadata", "/etc/passwd", "deny outside"),
+        ("metadata", "/etc/passwd", "deny persistence"),
+        ("metadata", "/etc/hosts", "deny outside"),
+        ("create", "/work/a/.git/hooks/pre-commit", "deny persistence"),
+        ("create", "/work/a/.git/hooks/pre-commit.sample", "allow scope"),
     ] {
         let op = agent_guard_common::Op::from_name(op).unwrap();
         let answer = explain_path(&compiled.view(), &fs, (0, 1), op, Path::new(path)).unwrap();

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use crate::Scenario;
 use crate::fixture::guard::{ALL, CHANGES, PINS, PROGRAM, cli, pins, policy, rule};
 use crate::fixture::world::PROD;
-use crate::fixture::{Guard, Server, World, same};
+use crate::fixture::{Guard, PROFILE, Server, World, same};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("guard_process", "signals, tracing, priorities, limits: the daemon gets none", process),
@@ -27,7 +27,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 
 /// A policy that allows a session whatever a policy can allow.
 fn free() -> String {
-    policy(&(rule("/", ALL, "allow") + &rule(PROD, CHANGES, "deny")))
+    let table = format!("[profile.{PROFILE}.files]\n");
+    let text = policy(&(rule("/", ALL, "allow") + &rule(PROD, CHANGES, "deny")));
+    text.replace(&table, &format!("{table}persistence = \"allow\"\n"))
 }
 
 /// The daemon lives, judges, and this session was told no by the guard's own rule.

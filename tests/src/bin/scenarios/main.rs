@@ -35,6 +35,7 @@ mod mounts;
 mod mounts_later;
 mod network;
 mod oracle;
+mod persistence;
 mod reload;
 mod rules;
 mod runner;
@@ -127,6 +128,7 @@ const FAMILIES: &[&[Scenario]] = &[
     files_races::SCENARIOS,
     files_reused::SCENARIOS,
     rules::SCENARIOS,
+    persistence::SCENARIOS,
     mounts::SCENARIOS,
     mounts_later::SCENARIOS,
     network::SCENARIOS,
