@@ -217,7 +217,13 @@ fn place(btf: &Btf, field: &Field) -> Result<u32, Error> {
 /// Hooks whose arguments have other places in other kernels.
 fn arguments(btf: &Btf, layout: &mut KernelLayout) -> Result<(), Error> {
     layout.arg_setattr_dentry = argument(btf, "bpf_lsm_inode_setattr", "dentry")?;
-    layout.arg_perf_type = argument(btf, "bpf_lsm_perf_event_open", "type")?;
+    // The last one; only pointers can be told apart by what they are.
+    let (of, path) = ("bpf_lsm_perf_event_open", "type");
+    let count = btf.parameters(of).and_then(|parameters| u32::try_from(parameters.len()).ok());
+    layout.arg_perf_type = match count {
+        Some(count @ 1..=2) => count - 1,
+        _ => return Err(Error::Missing { of, path }),
+    };
     Ok(())
 }
 
