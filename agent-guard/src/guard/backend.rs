@@ -245,6 +245,12 @@ impl Backend for Guard {
         let policy = state.policy_ref();
         let mut degraded = self.log.degraded();
         degraded.extend(missing);
+        let full = state.in_force.as_ref().and_then(|in_force| in_force.full.as_ref());
+        degraded.extend(full.map(|why| {
+            format!(
+                "no session of a profile with ${{cwd}}, ${{home}} or ${{tmp}} can start: the policy's tables are full ({why})"
+            )
+        }));
         degraded.extend(crate::kernel::support::shortcomings());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -9,6 +9,8 @@ use super::{Error, btf::Btf};
 /// Where the kernel describes its own types.
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 const LSM_LIST: &str = "/sys/kernel/security/lsm";
+/// How far the kernel is locked down: the modes, the one in force in brackets. Not there without that security module.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,6 +266,20 @@ pub fn bpf_file_system(pins: &Path) -> Result<(), Error> {
     }
 }
 
+/// Says why the kernel has refused a program, where that is known.
+#[must_use]
+pub fn because(error: Error) -> Error {
+    let refused = matches!(error, Error::Object(_) | Error::Program { .. });
+    let mode = fs::read_to_string(LOCKDOWN).unwrap_or_default();
+    if refused && keeps_memory_to_itself(&mode) { Error::LockedDown(Box::new(error)) } else { error }
+}
+
+/// Whether a kernel that is locked down so lets no program read its memory (`LOCKDOWN_BPF_READ_KERNEL`,
+/// `security/lockdown/lockdown.c`).
+fn keeps_memory_to_itself(mode: &str) -> bool {
+    mode.contains("[confidentiality]")
+}
+
 /// What this kernel can't do in full, although all hooks are there.
 #[must_use]
 pub fn shortcomings() -> Vec<String> {
@@ -309,6 +325,12 @@ mod tests {
         assert!(!has_bpf("lockdown,capability,ebpf"));
         assert_eq!(boot_parameter("lockdown,capability,yama\n"), "lsm=lockdown,yama,bpf");
         assert_eq!(boot_parameter("capability"), "lsm=bpf");
+    }
+
+    #[test]
+    fn lockdown() {
+        assert!(keeps_memory_to_itself("none integrity [confidentiality]\n"));
+        assert!(!keeps_memory_to_itself("none [integrity] confidentiality\n") && !keeps_memory_to_itself(""));
     }
 
     #[test]

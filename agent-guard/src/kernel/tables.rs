@@ -30,7 +30,7 @@ type Profiles = Array<MapData, Profile>;
 type Networks = LpmTrie<MapData, NetKey, NetEntry>;
 
 /// Entries of tables: a compiled policy, or what is added to one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Entries {
     /// What profiles and sessions say of places.
     pub sides: Vec<(SideKey, Side)>,
@@ -46,8 +46,20 @@ pub struct Entries {
     pub names: Vec<(NameKey, u32)>,
 }
 
+impl Entries {
+    fn sorted(mut self) -> Self {
+        self.sides.sort_unstable_by_key(|(key, _)| *key);
+        self.places.sort_unstable_by_key(|(number, _)| *number);
+        self.filter.sort_unstable();
+        self.shapes.sort_unstable_by_key(|(name, _)| *name);
+        self.objects.sort_unstable();
+        self.names.sort_unstable();
+        self
+    }
+}
+
 /// A compiled policy, as lists of entries.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Compiled {
     /// What rules about files need.
     pub files: Entries,
@@ -57,6 +69,17 @@ pub struct Compiled {
     pub profiles: Vec<(u32, Profile)>,
     /// Address prefixes: bits that count, address.
     pub networks: Vec<(u32, NetKey, NetEntry)>,
+}
+
+impl Compiled {
+    /// The same in the one order in which two can be compared.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.files = self.files.sorted();
+        self.profiles.sort_unstable_by_key(|(index, _)| *index);
+        self.networks.sort_unstable_by_key(|(bits, key, _)| (*bits, *key));
+        self
+    }
 }
 
 /// The outer maps and the number in force.

@@ -19,6 +19,7 @@ mod others;
 mod process;
 mod races;
 mod reading;
+mod sessions;
 mod sys;
 mod system;
 mod uring;
@@ -51,6 +52,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     uring::ATTACKS,
     net::ATTACKS,
     loops::ATTACKS,
+    sessions::ATTACKS,
 ];
 
 fn main() -> ExitCode {

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod clock;
 mod death;
 mod events;
 mod explain;
@@ -25,17 +26,21 @@ mod files_reused;
 mod files_systems;
 mod files_writes_need_open;
 mod fixture;
+mod full;
 mod guard_itself;
 mod holds;
 mod mounts;
 mod mounts_later;
 mod network;
 mod oracle;
+mod refused;
 mod reload;
+mod restarts;
 mod rules;
 mod runner;
 mod service;
 mod sessions;
+mod starved;
 mod system;
 mod tags;
 mod untagged;
@@ -127,6 +132,11 @@ const FAMILIES: &[&[Scenario]] = &[
     guard_itself::SCENARIOS,
     holds::SCENARIOS,
     death::SCENARIOS,
+    restarts::SCENARIOS,
+    refused::SCENARIOS,
+    starved::SCENARIOS,
+    full::SCENARIOS,
+    clock::SCENARIOS,
     reload::SCENARIOS,
     explain::SCENARIOS,
     sessions::SCENARIOS,
