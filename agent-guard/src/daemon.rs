@@ -67,8 +67,11 @@ pub fn main(config: &Path) -> anyhow::Result<()> {
     }
     let attached = load::load(&config.pins)?;
     let log = Arc::new(
-        EventLog::open(log::Options::new(&config.events), Host::this())
-            .context("the event log can't be opened")?,
+        EventLog::open(
+            log::Options { state: Some(config.state.clone()), ..log::Options::new(&config.events) },
+            Host::this(),
+        )
+        .context("the event log can't be opened")?,
     );
     let guard = Arc::new(Guard::new(config.clone(), attached, log)?);
     guard.first_policy().map_err(invalid)?;

@@ -10,11 +10,13 @@ use std::{
 
 use tokio::sync::broadcast;
 
+use crate::api::types::Time;
+
 use super::{
     activity::{Activity, Event, EventsLost},
     journal::{self, Journal},
     ocsf::{self, Host},
-    recover::{self, Probe},
+    recover::{self, Probe, Recovered},
     sink::{Line, Queue, Sink},
 };
 
@@ -41,6 +43,8 @@ pub struct Options {
     pub queue_bytes: usize,
     /// Socket of the journal; used if it is there.
     pub journal: Option<PathBuf>,
+    /// Directory that is kept until the next boot, for what has no room beside the log.
+    pub state: Option<PathBuf>,
 }
 
 impl Options {
@@ -52,6 +56,7 @@ impl Options {
             sync: Sync::default(),
             queue_bytes: 64 << 20,
             journal: Some(PathBuf::from(journal::SOCKET)),
+            state: None,
         }
     }
 }
@@ -104,8 +109,9 @@ impl EventLog {
     ///
     /// If the file can't be opened, or isn't a log.
     pub fn open(options: Options, host: Host) -> Result<Self, LogError> {
-        let (file, last) = FileSink::open(&options.path)?;
-        let sequence = last.max(recover::kept_sequence(&options.path));
+        let (file, found) = FileSink::open(&options.path)?;
+        let kept = recover::kept_sequence(&options.path, options.state.as_deref());
+        let sequence = found.sequence.max(kept);
         let mut queues = vec![Queue::new(Box::new(file), options.queue_bytes)];
         if let Some(socket) = options.journal.as_deref().filter(|socket| socket.exists()) {
             match Journal::new(socket) {
@@ -115,7 +121,18 @@ impl EventLog {
         }
         let inner = Inner { queues, sequence, kept: 0, dirty: false };
         let (followers, _) = broadcast::channel(Self::FOLLOWER_LINES);
-        Ok(Self { inner: Mutex::new(inner), followers, host, options })
+        let log = Self { inner: Mutex::new(inner), followers, host, options };
+        // An empty file was just rotated: what it would begin with is in another one.
+        if found.sequence > 0 && kept > found.sequence {
+            log.say(Activity::EventsLost(EventsLost {
+                kind: "decisions".to_owned(),
+                place: "file".to_owned(),
+                count: kept - found.sequence,
+                from: Time(found.time),
+                to: Time::now(),
+            }));
+        }
+        Ok(log)
     }
 
     /// The host that events name.
@@ -236,7 +253,9 @@ impl EventLog {
         if inner.kept == inner.sequence {
             return;
         }
-        match recover::keep_sequence(&self.options.path, inner.sequence) {
+        let kept =
+            recover::keep_sequence(&self.options.path, self.options.state.as_deref(), inner.sequence);
+        match kept {
             Ok(()) => inner.kept = inner.sequence,
             Err(error) => tracing::warn!(%error, "the number of the last event could not be kept"),
         }
@@ -285,13 +304,13 @@ struct FileSink {
 }
 
 impl FileSink {
-    fn open(path: &Path) -> Result<(Self, u64), LogError> {
+    fn open(path: &Path) -> Result<(Self, Recovered), LogError> {
         let mut file = Self::open_file(path).map_err(LogError::file(path))?;
         let found = recover::recover(&mut file, path).map_err(LogError::file(path))?;
         if found.torn > 0 {
             tracing::warn!(path = %path.display(), bytes = found.torn, "the last line was torn; see .torn");
         }
-        Ok((Self { path: path.to_owned(), file, torn: None }, found.sequence))
+        Ok((Self { path: path.to_owned(), file, torn: None }, found))
     }
 
     fn open_file(path: &Path) -> io::Result<File> {

@@ -45,6 +45,8 @@ pub(super) struct ProbeFields {
 pub(super) struct Recovered {
     /// The last number; 0 for an empty file.
     pub(super) sequence: u64,
+    /// When that happened, milliseconds since the epoch.
+    pub(super) time: u64,
     /// Length up to the last complete line.
     pub(super) length: u64,
     /// Bytes of a torn last line, which were moved to the side file.
@@ -74,7 +76,7 @@ pub(super) fn recover(file: &mut File, path: &Path) -> io::Result<Recovered> {
         return Err(io::Error::other("its last line has no end; is this a log of events?"));
     }
     let (lines, torn) = end.split_at_checked(complete).unwrap_or((&end, &[]));
-    let sequence = last_number(lines, path)?;
+    let (sequence, time) = last_number(lines, path)?;
     let length = start + u64::try_from(complete).unwrap_or(u64::MAX);
     if !torn.is_empty() {
         keep(torn, path)?;
@@ -82,22 +84,23 @@ pub(super) fn recover(file: &mut File, path: &Path) -> io::Result<Recovered> {
         file.sync_data()?;
     }
     file.seek(SeekFrom::End(0))?;
-    Ok(Recovered { sequence, length, torn: size - length })
+    Ok(Recovered { sequence, time, length, torn: size - length })
 }
 
-fn last_number(lines: &[u8], path: &Path) -> io::Result<u64> {
+/// The last event's number and time.
+fn last_number(lines: &[u8], path: &Path) -> io::Result<(u64, u64)> {
     let mut seen = 0_usize;
     for line in lines.split(|&byte| byte == b'\n').rev().filter(|line| !line.is_empty()) {
         seen += 1;
-        if let Ok(Probe { metadata: ProbeMetadata { sequence: Some(sequence), .. }, .. }) =
+        if let Ok(Probe { time, metadata: ProbeMetadata { sequence: Some(sequence), .. }, .. }) =
             serde_json::from_slice(line)
         {
-            return Ok(sequence);
+            return Ok((sequence, time));
         }
         tracing::warn!(path = %path.display(), "a line near the end of the log is not an event");
     }
     if seen == 0 {
-        return Ok(0);
+        return Ok((0, 0));
     }
     Err(io::Error::other("its end has no event with a number; is this a log of events?"))
 }
@@ -110,21 +113,36 @@ fn keep(torn: &[u8], path: &Path) -> io::Result<()> {
     out.sync_data()
 }
 
-/// Reads the number that `<path>.sequence` keeps for the time when the log was just rotated.
-pub(super) fn kept_sequence(path: &Path) -> u64 {
-    std::fs::read_to_string(beside(path, ".sequence"))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+/// File with the number below the state directory, for when there is no room beside the log.
+const STATE: &str = "sequence";
+
+/// Reads the number that was kept: for the time when the log was just rotated, and to know what never came to be in it.
+pub(super) fn kept_sequence(path: &Path, state: Option<&Path>) -> u64 {
+    let beside = std::fs::read_to_string(beside(path, ".sequence")).ok();
+    let beside = beside.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let state = state.and_then(|state| std::fs::read_to_string(state.join(STATE)).ok());
+    // The directory doesn't belong to one log alone.
+    let state = state.as_deref().and_then(|text| text.split_once('\n'));
+    let state = state.filter(|(_, log)| Path::new(log) == path).and_then(|(number, _)| number.parse().ok());
+    beside.max(state.unwrap_or(0))
 }
 
-/// Keeps the last number in `<path>.sequence`, in one step.
+/// Keeps the last number in `<path>.sequence`, in one step; where that has no room, in the state directory.
 ///
 /// # Errors
 ///
-/// If it can't be written.
-pub(super) fn keep_sequence(path: &Path, sequence: u64) -> io::Result<()> {
-    let new = beside(path, ".sequence.new");
-    std::fs::write(&new, format!("{sequence}\n"))?;
-    std::fs::rename(new, beside(path, ".sequence"))
+/// If it can't be written to either.
+pub(super) fn keep_sequence(path: &Path, state: Option<&Path>, sequence: u64) -> io::Result<()> {
+    let kept = replace(&beside(path, ".sequence"), &format!("{sequence}\n"));
+    match (kept, state) {
+        (Err(_), Some(state)) => replace(&state.join(STATE), &format!("{sequence}\n{}", path.display())),
+        (kept, _) => kept,
+    }
+}
+
+/// Gives a file other contents: all of them or none.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let new = beside(path, ".new");
+    std::fs::write(&new, text)?;
+    std::fs::rename(new, path)
 }

@@ -61,8 +61,6 @@ pub enum Error {
 pub(crate) struct Generation {
     /// Digest of the text.
     digest: String,
-    /// Digest of the tables.
-    tables: u64,
     /// Rules by number, from 1.
     rules: Vec<RuleInfo>,
 }
@@ -74,6 +72,8 @@ pub(crate) struct InForce {
     compiled: Compiled,
     generation: u32,
     loaded: Time,
+    /// Why no session with paths of its own can start: its tables have no room left, and may hold half of one.
+    full: Option<String>,
 }
 
 /// What changes while the daemon runs.

@@ -16,6 +16,13 @@ use crate::{
     sys,
 };
 
+fn no_room(why: &str) -> ApiError {
+    let detail = format!(
+        "the policy's tables have no room for paths of one more session ({why}); make some: agent-guard policy reload"
+    );
+    ApiError::new(Code::Unavailable, detail)
+}
+
 /// `${tmp}`.
 const TMP: &str = "/tmp";
 
@@ -84,6 +91,9 @@ impl Guard {
             return Ok(());
         }
         let Some(in_force) = &mut state.in_force else { return Ok(()) };
+        if let Some(full) = &in_force.full {
+            return Err(no_room(full));
+        }
         let own = self.own_paths(session)?;
         session.binding = self.next_binding().map_err(internal)?;
         let paths = paths_of(session, &own);
@@ -95,9 +105,15 @@ impl Guard {
         })?;
         let Changes { sides, places, filter, shapes, objects, names } = changes;
         let entries = tables::Entries { sides, places, filter, shapes, objects, names };
-        if let Err(error) = lock(&self.maps).outer.add(&entries) {
-            in_force.compiled.release_session(session.binding);
-            return Err(internal(error));
+        let mut maps = lock(&self.maps);
+        if let Err(error) = maps.outer.add(&entries) {
+            // What was compiled isn't all there: another session that finds its paths known already would go without.
+            tracing::error!(%error, "the policy's tables have no room for a session's own paths");
+            let sides = in_force.compiled.release_session(session.binding);
+            if let Err(error) = maps.outer.remove_sides(&sides) {
+                tracing::warn!(%error, "what was said of the paths of a session that did not start stays in the tables");
+            }
+            return Err(no_room(in_force.full.insert(error.to_string())));
         }
         session.paths = Some(own);
         Ok(())

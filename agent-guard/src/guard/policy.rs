@@ -1,11 +1,6 @@
 //! The policy in force: read, compile, publish; and what earlier generations said.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use agent_guard_common::rules::Profile;
 
@@ -118,17 +113,35 @@ impl Guard {
             Ok(()) => return Ok(()),
             Err(refused) => refused,
         };
-        if before == 0 {
-            self.attached.abandon()?;
-            return Err(refused);
-        }
-        // What stays in force must have its hooks, those of this version's programs.
-        let judged = judged(&lock(&self.maps).outer.read()?.profiles);
-        self.attached.require(judged)?;
-        self.attached.release(judged)?;
+        let stays = if before == 0 { Err(refused) } else { self.stay_in_force(&mut state).map(|()| refused) };
+        let refused = match stays {
+            Ok(refused) => refused,
+            Err(error) => {
+                self.attached.abandon()?;
+                return Err(error);
+            }
+        };
         tracing::error!(%refused, generation = before, "the policy on disk is refused; the old one stays in force");
         self.say_refused(&mut state, None, &refused);
         Ok(())
+    }
+
+    /// What stays in force must have its hooks, those of this version's programs. Where other programs have judged by it,
+    /// it becomes a generation of its own.
+    fn stay_in_force(&self, state: &mut State) -> Result<(), Refused> {
+        let mut maps = lock(&self.maps);
+        let before = maps.outer.generation()?;
+        let tables = maps.outer.read()?;
+        let judged = judged(&tables.profiles);
+        if self.attached.upgrades()? {
+            self.attached.replace(judged)?;
+            let number = maps.outer.publish(&tables)?;
+            let kept = state.generations.get(&before).cloned().unwrap_or_default();
+            self.keep(state, number, kept);
+            state.adopted = number;
+        }
+        self.attached.require(judged)?;
+        Ok(self.attached.release(judged)?)
     }
 
     /// Reads the policy again.
@@ -204,18 +217,28 @@ impl Guard {
     ) -> Result<InForce, Refused> {
         let generation = Generation {
             digest: compiled.digest.clone(),
-            tables: digest(&compiled),
             rules: compiled.rules.clone(),
         };
         let mut maps = lock(&self.maps);
         let before = maps.outer.generation()?;
-        let same = state.in_force.is_none()
-            && state.generations.get(&before).is_some_and(|old| {
-                (&old.digest, old.tables, &old.rules)
-                    == (&generation.digest, generation.tables, &generation.rules)
-            });
+        let upgrades = self.attached.upgrades()?;
+        // Only this daemon's first policy finds something that it hasn't made itself.
+        let found = before != 0 && state.in_force.is_none();
+        let in_kernel = if found { maps.outer.read()? } else { tables::Compiled::default() };
         let entries = entries(&compiled);
-        let judged = judged(&entries.profiles);
+        let (judged, before_that) = (judged(&entries.profiles), judged(&in_kernel.profiles));
+        // What sessions that have ended have left there isn't known here: places that are given again would be theirs, too.
+        let same = found
+            && !upgrades
+            && state
+                .generations
+                .get(&before)
+                .is_some_and(|old| (&old.digest, &old.rules) == (&generation.digest, &generation.rules))
+            && in_kernel.sorted() == entries.clone().sorted();
+        if upgrades {
+            // Until it is published, the one before judges.
+            self.attached.replace(judged | before_that)?;
+        }
         self.attached.require(judged)?;
         let number = if same { before } else { maps.outer.publish(&entries)? };
         self.attached.release(judged)?;
@@ -223,7 +246,7 @@ impl Guard {
         self.keep(state, number, generation);
         state.refused = None;
         let summary = PolicySummary::new(&policy);
-        Ok(InForce { policy, summary, compiled, generation: number, loaded: Time::now() })
+        Ok(InForce { policy, summary, compiled, generation: number, loaded: Time::now(), full: None })
     }
 
     /// Keeps a generation's rules for events, holds and the next daemon.
@@ -351,18 +374,4 @@ pub(super) fn no_policy() -> ApiError {
         Code::Unavailable,
         "the policy on disk is invalid: see agent-guard status and agent-guard policy check",
     )
-}
-
-/// Names the tables; compared on one host between two boots only.
-fn digest(compiled: &Compiled) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let Compiled { profiles, head, objects, names, places, sides, networks, commands, programs, .. } =
-        compiled;
-    let mut take = |text: String| text.hash(&mut hasher);
-    take(format!("{profiles:?}{head:?}{networks:?}{commands:?}{programs:?}"));
-    objects.iter().for_each(|entry| take(format!("{entry:?}")));
-    names.iter().for_each(|entry| take(format!("{entry:?}")));
-    places.iter().for_each(|entry| take(format!("{entry:?}")));
-    sides.iter().for_each(|entry| take(format!("{entry:?}")));
-    hasher.finish()
 }

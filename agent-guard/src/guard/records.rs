@@ -32,9 +32,9 @@ impl Guard {
     pub(super) fn adopt_holds(&self) -> Result<(), Error> {
         let mut maps = lock(&self.maps);
         let holds = maps.holds()?;
-        for (number, _) in &holds {
-            // Given to an earlier daemon and not used: nobody knows by whom any more, so people are asked again.
-            maps.unanswer(*number)?;
+        // Given to an earlier daemon and not used: nobody knows by whom any more, so people are asked again.
+        for number in maps.answers()? {
+            maps.unanswer(number)?;
         }
         drop(maps);
         let mut state = lock(&self.state);

@@ -27,6 +27,12 @@ impl Guard {
         let rules = rules(&state, &enforcement);
         let mut degraded = self.log.degraded();
         degraded.extend(self.missing_links(judged));
+        let full = state.in_force.as_ref().and_then(|in_force| in_force.full.as_ref());
+        degraded.extend(full.map(|why| {
+            format!(
+                "no session of a profile with ${{cwd}}, ${{home}} or ${{tmp}} can start: the policy's tables are full ({why})"
+            )
+        }));
         degraded.extend(crate::kernel::support::shortcomings(&crate::kernel::host::Host::this()));
         degraded.extend(unenforced(&rules));
         Ok(Status {

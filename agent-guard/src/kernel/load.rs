@@ -2,7 +2,8 @@
 //!
 //! Pins: `PINS/abi-N/maps/NAME` and `PINS/abi-N/links-DIGEST/NAME`, where the digest is of the programs. A daemon
 //! with the same programs finds its links there and attaches nothing. One with other programs attaches its
-//! own, with the same maps, and only then takes the old links away, so there is no moment without.
+//! own, with the same maps, and only then takes the old links away, so there is no moment without. If the kernel refuses
+//! one of its own, the old ones stay.
 //!
 //! A program that no rule needs is neither loaded nor attached, so it costs nobody anything: those that a policy needs
 //! are attached before it is published, those that it doesn't need any more taken away after that.
@@ -154,28 +155,56 @@ impl Attached {
             // Half of what is missing enforces half a policy.
             missing.iter().try_for_each(|program| unlink(&self.links.join(program.name)))?;
         }
-        result
+        result.map_err(support::because)
     }
 
-    /// Takes away what a policy that is in force doesn't need, and the programs of other versions of this one.
+    /// Takes away what a policy that is in force doesn't need.
     ///
     /// # Errors
     ///
     /// If a pin can't be removed.
     pub fn release(&self, judged: u64) -> Result<(), Error> {
         let surplus = self.present.iter().filter(|program| !program.needed(judged));
-        surplus.map(|program| self.links.join(program.name)).try_for_each(|link| unlink(&link))?;
-        drop_others(&self.root, &self.links)
+        surplus.map(|program| self.links.join(program.name)).try_for_each(|link| unlink(&link))
     }
 
-    /// Takes everything away again, if nothing was there before: a guard that doesn't start leaves nothing behind.
+    /// Whether programs of another version of this one are at work: there is an upgrade to finish.
+    ///
+    /// # Errors
+    ///
+    /// If the pins can't be read.
+    pub fn upgrades(&self) -> Result<bool, Error> {
+        Ok(!others(&self.root, &self.links)?.is_empty())
+    }
+
+    /// Finishes an upgrade: has what a policy needs that judges these operations at work, and then takes the programs of
+    /// other versions away. To be called before the next policy is published: what the old ones have decided must not be
+    /// found again, and decisions are found by the generation.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses a program, or a pin can't be removed: the old ones stay then.
+    pub fn replace(&self, judged: u64) -> Result<(), Error> {
+        self.require(judged)?;
+        drop_others(&self.root, &self.links)?;
+        tracing::info!("the programs of another version were at work; this version's have taken their place");
+        Ok(())
+    }
+
+    /// Takes away what this daemon has attached, if it can't start: everything if nothing was there before, and its own
+    /// programs if those of another version are at work.
     ///
     /// # Errors
     ///
     /// If a pin can't be removed.
     pub fn abandon(&self) -> Result<(), Error> {
         if !self.fresh {
-            return Ok(());
+            // Those that an earlier start has left may be the only ones: that one may have come to taking others away.
+            return if !self.adopted && self.links.exists() && self.upgrades()? {
+                remove(&self.links)
+            } else {
+                Ok(())
+            };
         }
         for directory in [&self.links, &self.maps] {
             if directory.exists() {
@@ -298,13 +327,17 @@ fn other_versions(pins: &Path) -> Result<(), Error> {
 
 /// Takes away the links of other programs, now that ours are at work.
 fn drop_others(root: &Path, ours: &Path) -> Result<(), Error> {
-    for path in entries(root)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("links-") && path != ours {
-            remove(&path)?;
-        }
-    }
-    Ok(())
+    others(root, ours)?.iter().try_for_each(|path| remove(path))
+}
+
+/// Where the links of other programs are.
+fn others(root: &Path, ours: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut found = entries(root)?;
+    found.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("links-") && path != ours
+    });
+    Ok(found)
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, Error> {

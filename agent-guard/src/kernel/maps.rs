@@ -246,6 +246,15 @@ impl Maps {
         self.answers.insert(hold, answer, 0).map_err(Error::map("ANSWERS"))
     }
 
+    /// The calls that have an answer, by number: those whose hold has gone meanwhile, too.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn answers(&self) -> Result<Vec<u64>, Error> {
+        self.answers.keys().collect::<Result<_, _>>().map_err(Error::map("ANSWERS"))
+    }
+
     /// Takes an answer back that the kernel hasn't used.
     ///
     /// # Errors

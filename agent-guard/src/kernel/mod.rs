@@ -80,6 +80,12 @@ pub enum Error {
         /// What it said, the verifier's log included.
         source: Box<aya::programs::ProgramError>,
     },
+    /// The kernel is locked down.
+    #[error(
+        "this kernel is locked down (lockdown=confidentiality), so programs may not read its memory and none can be loaded; \
+         boot with lockdown=integrity or without: {0}"
+    )]
+    LockedDown(Box<Error>),
     /// The object lacks a program.
     #[error("the kernel side in this binary has no program {0}")]
     NoProgram(&'static str),

@@ -10,6 +10,8 @@ use super::{Error, btf::Btf, host::Host};
 pub const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Where the kernel lists its security modules.
 pub const LSM_LIST: &str = "/sys/kernel/security/lsm";
+/// How far the kernel is locked down: the modes, the one in force in brackets. Not there without that security module.
+const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,6 +279,20 @@ pub fn bpf_file_system(pins: &Path) -> Result<(), Error> {
     }
 }
 
+/// Says why the kernel has refused a program, where that is known.
+#[must_use]
+pub fn because(error: Error) -> Error {
+    let refused = matches!(error, Error::Object(_) | Error::Program { .. });
+    let mode = fs::read_to_string(LOCKDOWN).unwrap_or_default();
+    if refused && keeps_memory_to_itself(&mode) { Error::LockedDown(Box::new(error)) } else { error }
+}
+
+/// Whether a kernel that is locked down so lets no program read its memory (`LOCKDOWN_BPF_READ_KERNEL`,
+/// `security/lockdown/lockdown.c`).
+fn keeps_memory_to_itself(mode: &str) -> bool {
+    mode.contains("[confidentiality]")
+}
+
 /// What a kernel can't do in full, although all hooks are there.
 #[must_use]
 pub fn shortcomings(host: &Host) -> Vec<String> {
@@ -344,6 +360,12 @@ mod tests {
         // What the command line says is kept as it is, also what this kernel doesn't have; the last one counts.
         tree.write("/proc/cmdline", "quiet lsm=yama lsm=landlock,tomoyo,,yama -- lsm=none\n");
         assert_eq!(parameter("lockdown,capability,landlock,yama"), "lsm=landlock,tomoyo,yama,bpf");
+    }
+
+    #[test]
+    fn lockdown() {
+        assert!(keeps_memory_to_itself("none integrity [confidentiality]\n"));
+        assert!(!keeps_memory_to_itself("none [integrity] confidentiality\n") && !keeps_memory_to_itself(""));
     }
 
     #[test]

@@ -34,7 +34,7 @@ type Programs = HashMap<MapData, ObjectKey, u32>;
 type Networks = LpmTrie<MapData, NetKey, NetEntry>;
 
 /// Entries of tables: a compiled policy, or what is added to one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Entries {
     /// What profiles and sessions say of places.
     pub sides: Vec<(SideKey, Side)>,
@@ -50,8 +50,20 @@ pub struct Entries {
     pub names: Vec<(NameKey, u32)>,
 }
 
+impl Entries {
+    fn sorted(mut self) -> Self {
+        self.sides.sort_unstable_by_key(|(key, _)| *key);
+        self.places.sort_unstable_by_key(|(number, _)| *number);
+        self.filter.sort_unstable();
+        self.shapes.sort_unstable_by_key(|(name, _)| *name);
+        self.objects.sort_unstable();
+        self.names.sort_unstable();
+        self
+    }
+}
+
 /// A compiled policy, as lists of entries.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Compiled {
     /// What rules about files need.
     pub files: Entries,
@@ -65,6 +77,17 @@ pub struct Compiled {
     pub commands: Vec<CommandState>,
     /// Numbers of programs.
     pub programs: Vec<(ObjectKey, u32)>,
+}
+
+impl Compiled {
+    /// The same in the one order in which two can be compared.
+    #[must_use]
+    pub fn sorted(mut self) -> Self {
+        self.files = self.files.sorted();
+        self.profiles.sort_unstable_by_key(|(index, _)| *index);
+        self.networks.sort_unstable_by_key(|(bits, key, _)| (*bits, *key));
+        self
+    }
 }
 
 /// The outer maps and the number in force.
@@ -223,7 +246,11 @@ impl Outer {
         let networks = networks.collect::<Result<Vec<_>, Error>>()?;
         let commands: Commands = self.commands.get(&slot, 0).map_err(Error::map("COMMANDS"))?;
         let commands = commands.iter().map(|state| state.map_err(Error::map("COMMANDS")));
-        let commands = commands.collect::<Result<Vec<_>, Error>>()?;
+        let mut commands = commands.collect::<Result<Vec<_>, Error>>()?;
+        // A table has one entry at least; the first state alone says nothing.
+        if commands.len() == 1 {
+            commands.clear();
+        }
         let programs: Programs = self.programs.get(&slot, 0).map_err(Error::map("PROGRAMS"))?;
         let mut filter = Vec::new();
         let mut suffixes = 0;

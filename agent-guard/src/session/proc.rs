@@ -1,7 +1,8 @@
 //! What `/proc` says of a process. For people and for finding processes; the kernel side decides by none of it.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     os::fd::{AsFd as _, OwnedFd},
     path::Path,
     sync::OnceLock,
@@ -94,10 +95,14 @@ pub fn cwd(pid: u32) -> Option<String> {
     fs::read_link(format!("/proc/{pid}/cwd")).ok().map(|path| path.to_string_lossy().into_owned())
 }
 
-/// Arguments of a process, as it shows them.
+/// Bytes of a command line that are looked at. A process can have megabytes of it, and each of its events says it.
+const CMD_LINE: u64 = 4096;
+
+/// Arguments of a process, as it shows them; the first of them, if they are many.
 #[must_use]
 pub fn cmd_line(pid: u32) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let mut bytes = Vec::new();
+    fs::File::open(format!("/proc/{pid}/cmdline")).ok()?.take(CMD_LINE).read_to_end(&mut bytes).ok()?;
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
     if bytes.is_empty() {
         return None;

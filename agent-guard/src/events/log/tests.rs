@@ -63,6 +63,31 @@ fn numbers_go_on_after_a_rotation() {
 }
 
 #[test]
+fn what_never_came_into_the_file_is_told_by_the_next() {
+    let dir = folder("unwritten");
+    let log = open(&dir);
+    log.append(&samples::denied());
+    log.tick();
+    drop(log);
+    // As if more had waited in memory when the daemon ended: beside the log there was no room for the number.
+    let path = dir.join("events.jsonl");
+    std::fs::remove_file(dir.join("events.jsonl.sequence")).unwrap();
+    std::fs::create_dir(dir.join("events.jsonl.sequence.new")).unwrap();
+    recover::keep_sequence(&path, Some(&dir), 4).unwrap();
+    assert_eq!(recover::kept_sequence(&path, Some(&dir)), 4);
+    assert_eq!(recover::kept_sequence(&dir.join("other.jsonl"), Some(&dir)), 0);
+    let options = || Options { state: Some(dir.clone()), ..options(&dir) };
+    drop(EventLog::open(options(), samples::host()).unwrap());
+    assert_eq!(numbers(&dir), [1, 5]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lost = text.lines().last().unwrap();
+    assert!(lost.contains("\"events_lost\"") && lost.contains("\"count\":3"), "{lost}");
+    drop(EventLog::open(options(), samples::host()).unwrap());
+    assert_eq!(numbers(&dir), [1, 5]);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
 fn other_files_are_left_alone() {
     let dir = folder("other");
     std::fs::write(dir.join("events.jsonl"), "root:x:0:0\n").unwrap();

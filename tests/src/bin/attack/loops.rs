@@ -11,6 +11,9 @@ use crate::sys::{self, args, errno, exit, open, outcome};
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("unlink-until", unlink_until),
+    ("denied-until", denied_until),
+    ("unlink-times", unlink_times),
+    ("unlink-each", unlink_each),
     ("open-write-times", open_write_times),
     ("held-thread", held_thread),
     ("comets", comets),
@@ -32,6 +35,60 @@ fn unlink_until(a: &[&str]) -> Result<i32> {
             return Ok(libc::EPERM);
         }
     }
+}
+
+/// Deletes one file and opens another for writing, without a pause, until a file appears; answers the first errno that
+/// isn't `EPERM` (0 if ever one of them worked). Writes the number of turns into a file now and then.
+fn denied_until(a: &[&str]) -> Result<i32> {
+    const TURNS: u64 = 64;
+    let [delete, write, stop, count] = args(a)?;
+    let mut turns = 0_u64;
+    loop {
+        for outcome in [sys::unlink(delete), outcome(open(write, libc::O_WRONLY))] {
+            if outcome != libc::EPERM {
+                return Ok(outcome);
+            }
+        }
+        turns += 1;
+        if turns.is_multiple_of(TURNS) {
+            std::fs::write(count, format!("{turns}\n")).with_context(|| format!("can't write to {count}"))?;
+            if Path::new(stop).exists() {
+                return Ok(libc::EPERM);
+            }
+        }
+    }
+}
+
+/// Deletes so many times; answers the first errno that isn't `EPERM`.
+fn unlink_times(a: &[&str]) -> Result<i32> {
+    let [name, times] = args(a)?;
+    let times: u32 = times.parse().context("that is no number")?;
+    Ok((0..times).map(|_| sys::unlink(name)).find(|&errno| errno != libc::EPERM).unwrap_or(libc::EPERM))
+}
+
+/// So many processes that each delete a file of their own, `DIR/0` and so on. Prints what came of each as it comes.
+fn unlink_each(a: &[&str]) -> Result<i32> {
+    let [dir, count] = args(a)?;
+    let count: u32 = count.parse().context("that is no number")?;
+    for number in 0..count {
+        // SAFETY: this program has one thread.
+        match unsafe { libc::fork() } {
+            -1 => anyhow::bail!("can't fork: {}", std::io::Error::last_os_error()),
+            0 => {
+                let outcome = sys::unlink(&format!("{dir}/{number}"));
+                println!("{number} {}", tests::errno_name(outcome));
+                exit(0);
+            }
+            _ => {}
+        }
+    }
+    for _ in 0..count {
+        let mut status = 0;
+        // SAFETY: writes the status of one of our own children.
+        let ended = errno(unsafe { libc::waitpid(-1, &raw mut status, 0) });
+        anyhow::ensure!(ended == 0, "can't wait for a child: {}", tests::errno_name(ended));
+    }
+    Ok(0)
 }
 
 /// Opens for writing so many times; answers the first errno.

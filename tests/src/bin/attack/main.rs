@@ -21,6 +21,7 @@ mod others;
 mod process;
 mod races;
 mod reading;
+mod sessions;
 mod sys;
 mod system;
 mod uring;
@@ -55,6 +56,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     net::ATTACKS,
     loops::ATTACKS,
     family::ATTACKS,
+    sessions::ATTACKS,
 ];
 
 fn main() -> ExitCode {

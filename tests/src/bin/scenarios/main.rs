@@ -10,6 +10,7 @@
 
 mod attach;
 mod bad_input;
+mod clock;
 mod death;
 mod doctor;
 mod enforcement;
@@ -29,6 +30,7 @@ mod files_reused;
 mod files_systems;
 mod files_writes_need_open;
 mod fixture;
+mod full;
 mod guard_itself;
 mod holds;
 mod mounts;
@@ -36,11 +38,14 @@ mod mounts_later;
 mod network;
 mod oracle;
 mod persistence;
+mod refused;
 mod reload;
+mod restarts;
 mod rules;
 mod runner;
 mod service;
 mod sessions;
+mod starved;
 mod system;
 mod tags;
 mod untagged;
@@ -136,6 +141,11 @@ const FAMILIES: &[&[Scenario]] = &[
     guard_itself::SCENARIOS,
     holds::SCENARIOS,
     death::SCENARIOS,
+    restarts::SCENARIOS,
+    refused::SCENARIOS,
+    starved::SCENARIOS,
+    full::SCENARIOS,
+    clock::SCENARIOS,
     reload::SCENARIOS,
     explain::SCENARIOS,
     sessions::SCENARIOS,

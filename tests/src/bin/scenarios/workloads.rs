@@ -58,7 +58,7 @@ fn git() -> Result<()> {
 }
 
 /// The system on the toolchain disk, with what programs in it need of the kernel.
-fn mounted() -> Result<Vec<Mounted>> {
+pub(crate) fn mounted() -> Result<Vec<Mounted>> {
     let disk = Mounted::disk("toolchain", TOOLCHAIN)?;
     let dev = Mounted::bind("/dev", &format!("{TOOLCHAIN}/dev"))?;
     let proc = Mounted::new(&["-t", "proc", "proc"], &format!("{TOOLCHAIN}/proc"))?;
@@ -66,13 +66,26 @@ fn mounted() -> Result<Vec<Mounted>> {
     Ok(vec![proc, dev, disk])
 }
 
-fn cargo() -> Result<()> {
-    World::new()?;
-    let mounts = mounted()?;
+/// The directory on that disk where cargo works.
+fn work() -> Result<String> {
     let work = format!("{TOOLCHAIN}/work");
     if !Path::new(&work).exists() {
         directory(&work)?;
     }
+    Ok(work)
+}
+
+/// What building a program and installing a package come to outside of a session.
+pub(crate) fn outside() -> Result<String> {
+    let (program, small) = (program()?, format!("{}/small", work()?));
+    let done = |what: &str, dir: &str| finished(Command::new(&program).args([what, dir]).current_dir(WORK));
+    Ok(done("cargo", &small)?.stdout + &done("apt", TOOLCHAIN)?.stdout)
+}
+
+fn cargo() -> Result<()> {
+    World::new()?;
+    let mounts = mounted()?;
+    let work = work()?;
     compare("cargo", &format!("{work}/small"), &work)?;
     drop(mounts);
     Ok(())
