@@ -79,7 +79,6 @@ pub const fn holdable(op: Op) -> Holdable {
         | Op::CAPABILITY => Holdable::No,
         Op::MOUNT => Holdable::But("mount_setattr, fsopen, open_tree and their like, and chroot"),
         Op::NAMESPACES => Holdable::But("name spaces that aren't for users, and entering any"),
-        Op::PERF => Holdable::But("calls that ask more than once, which no answer lets through"),
         Op::RAW_DISK => Holdable::But("what needs CAP_SYS_RAWIO and opens nothing"),
         Op::RAW_NETWORK => Holdable::But("what needs CAP_NET_RAW and makes no socket"),
         _ => Holdable::Yes,

@@ -86,6 +86,7 @@ impl Compiled {
         self.files = self.files.sorted();
         self.profiles.sort_unstable_by_key(|(index, _)| *index);
         self.networks.sort_unstable_by_key(|(bits, key, _)| (*bits, *key));
+        self.programs.sort_unstable_by_key(|(key, _)| *key);
         self
     }
 }

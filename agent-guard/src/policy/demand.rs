@@ -22,6 +22,12 @@ pub enum Part {
     Network,
     /// `network.connect`.
     Connect,
+    /// `exec.rule`.
+    Exec,
+    /// `exec.anonymous`.
+    Anonymous,
+    /// `files.persistence`.
+    Persistence,
     /// `system`.
     System,
     /// The guard itself.
@@ -38,6 +44,9 @@ impl Part {
             Self::Outside => "outside",
             Self::Network => "network",
             Self::Connect => "connect",
+            Self::Exec => "exec",
+            Self::Anonymous => "anonymous",
+            Self::Persistence => "persistence",
             Self::System => "system",
             Self::Guard => "guard",
         }
@@ -50,6 +59,8 @@ impl From<RuleKind> for Part {
             RuleKind::Critical => Self::Critical,
             RuleKind::Rule => Self::Files,
             RuleKind::Network => Self::Network,
+            RuleKind::Exec => Self::Exec,
+            RuleKind::Persistence => Self::Persistence,
             RuleKind::Guard => Self::Guard,
         }
     }
@@ -126,6 +137,9 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
     let outside = Op::FILE
         .map(|op| demand(Part::Outside, op, profile.outside.get(op), format!("{} outside", op.name()), None));
     let connect = demand(Part::Connect, Op::CONNECT, profile.connect, "connect elsewhere".to_owned(), None);
+    let anonymous = profile.exec.anonymous;
+    let anonymous =
+        demand(Part::Anonymous, Op::EXEC, anonymous, "exec of what no path leads to".to_owned(), None);
     let system = Op::SYSTEM.map(|op| {
         let verdict = profile.system.get(op);
         demand(Part::System, op, verdict, op.name().to_owned(), profile.system.origin(op))
@@ -137,7 +151,7 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
         names => (Verdict::DENY, format!("capabilities but {}", names.join(", "))),
     };
     let capabilities = demand(Part::System, Op::CAPABILITY, verdict, text, None);
-    outside.into_iter().chain([connect]).chain(system).chain([capabilities]).collect()
+    outside.into_iter().chain([connect, anonymous]).chain(system).chain([capabilities]).collect()
 }
 
 /// What a kernel can't enforce of a policy: errors where the policy wants something stopped, warnings where it only wants
@@ -205,7 +219,7 @@ mod tests {
     fn everything_that_a_policy_says() {
         let all = demands(&policy(RULES));
         // Two rules; seven operations outside, connecting, twenty on the system, capabilities.
-        assert_eq!(all.len(), 2 + 7 + 1 + 20 + 1);
+        assert_eq!(all.len(), 2 + 7 + 1 + 1 + 20 + 1);
         let texts: Vec<&str> = all.iter().map(|demand| demand.text.as_str()).collect();
         for text in [
             "hold delete /srv",
