@@ -16,7 +16,7 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 25] = [
     "TAGS",
     "SCRATCH",
     "KNOWN",

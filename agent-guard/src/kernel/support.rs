@@ -283,7 +283,7 @@ pub fn bpf_file_system(pins: &Path) -> Result<(), Error> {
 #[must_use]
 pub fn because(error: Error) -> Error {
     let refused = matches!(error, Error::Object(_) | Error::Program { .. });
-    let mode = fs::read_to_string(LOCKDOWN).unwrap_or_default();
+    let mode = std::fs::read_to_string(LOCKDOWN).unwrap_or_default();
     if refused && keeps_memory_to_itself(&mode) { Error::LockedDown(Box::new(error)) } else { error }
 }
 

@@ -155,6 +155,7 @@ fn executed() -> Event {
         hook: Hook::BPRM_CHECK_SECURITY,
         rule: Some(RuleRef {
             number: 2,
+            kind: RuleKind::Exec,
             text: "deny exec terraform destroy ...".to_owned(),
             reason: None,
             file: "/etc/agent-guard/policy.d/50-default.toml".to_owned(),
