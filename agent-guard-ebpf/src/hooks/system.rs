@@ -1,7 +1,7 @@
 //! The system: operations with hooks of their own. What has none comes by [`super::capable`].
 
 use agent_guard_common::{Op, event::Hook};
-use aya_ebpf::{macros::lsm, programs::LsmContext};
+use aya_ebpf::{EbpfContext as _, macros::lsm, programs::LsmContext};
 
 use crate::{
     asked::More,
@@ -61,8 +61,14 @@ pub fn bpf(ctx: LsmContext) -> i32 {
 #[lsm(hook = "perf_event_open")]
 pub fn perf_event_open(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
-    let asked: u32 = if perf_has_attributes() { ctx.arg(1) } else { ctx.arg(0) };
-    if asked != PERF_SECURITY_OPEN {
+    // VERIFIER: read before it is chosen, see `inode_setattr`. Where there is one argument, what comes behind it is the answer of
+    // the hooks before.
+    let [first, second] = [0, 1].map(|at| {
+        // SAFETY: the context is an array of arguments, which the verifier knows the length of.
+        unsafe { core::ptr::read_volatile(ctx.as_ptr().cast::<u64>().add(at)) }
+    });
+    let asked = if perf_has_attributes() { second } else { first };
+    if asked as u32 != PERF_SECURITY_OPEN {
         return 0;
     }
     act::<{ Hook::PERF_EVENT_OPEN.0 }>(subject, Op::PERF, 0, true)

@@ -52,7 +52,7 @@ const LOADERS: [&str; 6] = [
 const BOXES: [&str; 2] = ["busybox", "toybox"];
 
 /// Bytes of an automaton while it is made, at most: more would be a mistake, or meant to exhaust memory.
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 16 << 20;
 
 /// What the tables have of commands.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -219,6 +219,8 @@ fn byte(pattern: &mut String, byte: u8) {
 const TEXT: &str = r"[^\x00]*";
 const ARGUMENTS: &str = r"(?:[^\x00]*\x00)*";
 const DIRECTORY: &str = r"(?:[^\x00]*/)?";
+/// What a loader takes before its program: options, some of them with a value (`ld.so(8)`, and musl's).
+const OPTIONS: &str = r"(?:--(?:argv0|library-path|preload|audit|inhibit-rpath|glibc-hwcaps-(?:prepend|mask))\x00[^\x00]*\x00|--[^\x00]*\x00)*";
 /// Any program.
 const ANY: &str = r"[\x00-\xFF]";
 
@@ -246,7 +248,7 @@ fn expression(command: &CommandPattern, programs: &Programs) -> String {
     let others = format!("{ANY}{DIRECTORY}(?:{})", BOXES.join("|"));
     let class = |is: fn(&Roles) -> bool| programs.class(is).map(|class| format!("{class}{TEXT}"));
     for loader in [Some(loader), class(|roles| roles.loader)].into_iter().flatten() {
-        ways.push(format!(r"{loader}\x00{ARGUMENTS}{DIRECTORY}{name}"));
+        ways.push(format!(r"{loader}\x00{OPTIONS}{DIRECTORY}{name}"));
     }
     for others in [Some(others), class(|roles| roles.others)].into_iter().flatten() {
         ways.push(format!(r"{others}\x00{DIRECTORY}{name}"));

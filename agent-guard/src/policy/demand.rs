@@ -5,6 +5,7 @@ use agent_guard_common::{Op, Verdict};
 use super::{
     diagnostic::Diagnostic,
     model::{Mode, Origin, Policy, Profile},
+    persistence,
     rules::{self, RuleInfo, RuleKind},
 };
 use crate::kernel::enforcement::Enforcement;
@@ -119,7 +120,9 @@ pub fn demands(policy: &Policy) -> Vec<Demand> {
         let profile = name.as_deref().and_then(|name| policy.profile(name));
         profile.map_or(Mode::Enforce, |profile| profile.mode)
     };
-    let rules = rules::list(policy).into_iter().map(|rule| Demand::of_rule(&rule, mode_of(&rule.profile)));
+    // One demand for each profile's whole set says as much as hundreds of rules that are alike.
+    let rules = rules::list(policy).into_iter().filter(|rule| rule.kind != RuleKind::Persistence);
+    let rules = rules.map(|rule| Demand::of_rule(&rule, mode_of(&rule.profile)));
     rules.chain(policy.profiles.iter().flat_map(of_profile)).collect()
 }
 
@@ -140,6 +143,17 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
     let anonymous = profile.exec.anonymous;
     let anonymous =
         demand(Part::Anonymous, Op::EXEC, anonymous, "exec of what no path leads to".to_owned(), None);
+    let persistence = &profile.persistence;
+    let persistent = Demand {
+        ops: persistence::OPS.to_vec(),
+        ..demand(
+            Part::Persistence,
+            Op::WRITE,
+            persistence.verdict,
+            format!("what makes something run later, {} paths", persistence.rules.len()),
+            Some(&persistence.origin),
+        )
+    };
     let system = Op::SYSTEM.map(|op| {
         let verdict = profile.system.get(op);
         demand(Part::System, op, verdict, op.name().to_owned(), profile.system.origin(op))
@@ -151,7 +165,7 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
         names => (Verdict::DENY, format!("capabilities but {}", names.join(", "))),
     };
     let capabilities = demand(Part::System, Op::CAPABILITY, verdict, text, None);
-    outside.into_iter().chain([connect, anonymous]).chain(system).chain([capabilities]).collect()
+    outside.into_iter().chain([persistent, connect, anonymous]).chain(system).chain([capabilities]).collect()
 }
 
 /// What a kernel can't enforce of a policy: errors where the policy wants something stopped, warnings where it only wants
@@ -218,8 +232,8 @@ mod tests {
     #[test]
     fn everything_that_a_policy_says() {
         let all = demands(&policy(RULES));
-        // Two rules; seven operations outside, connecting, twenty on the system, capabilities.
-        assert_eq!(all.len(), 2 + 7 + 1 + 1 + 20 + 1);
+        // Two rules; seven operations outside, persistence, connecting, programs without a path, twenty on the system, capabilities.
+        assert_eq!(all.len(), 2 + 7 + 1 + 1 + 1 + 20 + 1);
         let texts: Vec<&str> = all.iter().map(|demand| demand.text.as_str()).collect();
         for text in [
             "hold delete /srv",
@@ -243,7 +257,7 @@ mod tests {
         let enforced = policy(&RULES.replace("mode = \"report\"\n", ""));
         let all = unenforceable(&enforced, &without(Hook::PATH_RMDIR));
         let texts: Vec<String> = all.iter().map(ToString::to_string).collect();
-        assert_eq!(all.len(), 2, "{texts:?}");
+        assert_eq!(all.len(), 3, "{texts:?}");
         assert!(texts[0].starts_with("a.toml:3:8: error: `hold delete /srv` can't be enforced"), "{texts:?}");
         assert!(texts[0].contains("path_rmdir") && texts[0].contains("agent-guard doctor"), "{texts:?}");
         assert!(texts[1].contains("`deny delete outside` (profile `p`)"), "{texts:?}");
@@ -252,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_guard_must_be_able_to_protect_itself() {
-        let free = "[profile.p.files.outside]\ncreate = \"allow\"\n";
+        let free = "[profile.p.files]\npersistence = \"allow\"\noutside = { create = \"allow\" }\n";
         let mut policy = policy(free);
         let kernel = without(Hook::PATH_MKDIR);
         assert!(unenforceable(&policy, &kernel).is_empty());

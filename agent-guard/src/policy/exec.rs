@@ -274,7 +274,7 @@ mod tests {
         for part in [
             "say different things",
             "did you mean `rule`",
-            "a.toml:7:8",
+            "a.toml:8:8",
             "about nothing",
             "begins with its program",
             "\"bin/x\" is no program",

@@ -311,7 +311,7 @@ fn fill_judged(judged: &Judged, profile: Option<&str>, put: &mut impl FnMut(&str
             put("connection_info", objects::connection(address));
         }
         Object::Command(command) => {
-            put("process", objects::command(command));
+            put("process", objects::command(command, judged.actor.process.pid));
             put("launch_type_id", json!(3));
             put("launch_type", json!("Exec"));
         }

@@ -197,7 +197,7 @@ pub(super) fn evidence(who: &Actor, object: &Object) -> Value {
             out.insert("connection_info".to_owned(), connection(about));
         }
         Object::Command(about) => {
-            out.insert("process".to_owned(), command(about));
+            out.insert("process".to_owned(), command(about, who.process.pid));
         }
         Object::System(about) => {
             out.insert("process".to_owned(), about.target.as_ref().map_or(Value::Null, process));
@@ -206,9 +206,10 @@ pub(super) fn evidence(who: &Actor, object: &Object) -> Value {
     Value::Object(out)
 }
 
-/// The process that a program would become.
-pub(super) fn command(command: &CommandRef) -> Value {
+/// The process that executes a program, as it would be.
+pub(super) fn command(command: &CommandRef, pid: u32) -> Value {
     json!({
+        "pid": pid,
         "name": name_of(&command.file.path),
         "cmd_line": command.line(),
         "file": file(&command.file),

@@ -18,6 +18,7 @@ fn rendered(event: &Event) -> Value {
 fn required(class: u64) -> &'static [&'static str] {
     match class {
         1001 => &["actor", "device", "file"],
+        1003 => &["actor", "device", "kernel"],
         1007 => &["actor", "device", "process"],
         2004 => &["finding_info/uid", "finding_info/analytic/type_id"],
         3002 => &["user", "service|dst_endpoint"],

@@ -22,7 +22,7 @@ use set::GROUPS;
 mod set;
 
 /// Operations that the set is about.
-const OPS: [Op; 5] = [Op::WRITE, Op::CREATE, Op::DELETE, Op::RENAME, Op::METADATA];
+pub(super) const OPS: [Op; 5] = [Op::WRITE, Op::CREATE, Op::DELETE, Op::RENAME, Op::METADATA];
 /// Verdicts that it can have.
 const VERDICTS: [Verdict; 4] = [Verdict::DENY, Verdict::HOLD, Verdict::REPORT, Verdict::ALLOW];
 /// Where home directories are, of users that there are and of others.

@@ -70,7 +70,7 @@ fn unknown_keys() {
     mistakes("version = 1\n[profile.p]\nmod = \"report\"", &[(3, 1, "did you mean `mode`?")]);
     mistakes("version = 1\n[[crtical]]", &[(2, 3, "did you mean `critical`?")]);
     in_profile("networks = {}", 1, "did you mean `network`?");
-    in_profile("zebra = 1", 1, "known are `mode`, `files`, `network`");
+    in_profile("zebra = 1", 1, "known are `mode`, `files`, `exec`, `network`");
     in_profile("limits = 1", 1, "did you mean `limit`?");
     in_files("rules = []", 1, "did you mean `rule`?");
     in_files("outside = { writes = \"deny\" }", 13, "did you mean `write`?");
@@ -83,7 +83,7 @@ fn unknown_keys() {
 fn not_enforced_yet() {
     let later = "is not enforced yet by this version of agent-guard";
     mistakes("version = 1\n[[enroll]]\nexe = []", &[(2, 3, later)]);
-    for key in ["ttl", "exec", "limit", "approval", "backup"] {
+    for key in ["ttl", "limit", "approval", "backup"] {
         in_profile(&format!("{key} = 1"), 1, &format!("`{key}` in a profile {later}"));
     }
     for key in ["hold", "listen", "deny", "report"] {
