@@ -74,6 +74,7 @@ struct Files;
 impl Files {
     fn make() -> Result<Self> {
         let files = Self;
+        fs::create_dir_all("/etc/cron.daily").context("/etc/cron.daily")?;
         for (there, new) in FILES {
             for path in [there, new] {
                 let above = Path::new(path).parent().context("no directory")?;
@@ -199,7 +200,7 @@ fn other_ways(guard: &mut Guard, inside: &mut Server) -> Result<()> {
         &format!("creat {link}/new"),
         "creat /proc/self/root/etc/cron.d/new",
         "uring async create /root/.bash_aliases",
-        "mkdir /etc/cron.monthly/new",
+        "mkdir /etc/cron.daily/new",
         "rename /etc/cron.d /srv/work/stage/cron.d",
         "rename /home/tester/.config/autostart /srv/work/stage/autostart",
     ] {
