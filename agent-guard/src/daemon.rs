@@ -240,15 +240,20 @@ fn read(guard: &Guard, mut rings: Rings, stop: &AtomicBool) {
             tracing::error!(%error, "waiting for records");
             std::thread::sleep(SWEEP);
         }
-        let all = rings.drain(guard);
+        let all = rings.drain(guard, || stop.load(Ordering::Relaxed));
         if swept.elapsed() >= SWEEP {
             guard.sweep(all);
             swept = Instant::now();
         }
     }
-    let all = rings.drain(guard);
+    let end = Instant::now() + LAST;
+    let all = rings.drain(guard, || Instant::now() > end);
     guard.sweep(all);
 }
+
+/// How long a daemon that ends still takes records in. Who goes on making some doesn't keep it from ending: the rings are
+/// pinned, and what is left in them is for the next one.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Records of a kind that are taken in before the other kind, and everything else, gets its turn.
 const TURN: usize = 4096;
@@ -263,29 +268,32 @@ impl Rings {
     }
 
     /// Takes in what there is; false if that was too much for one turn. What a process was and ran before a decision was
-    /// reported before it, so after a decision has been seen, and before it is taken in, the reports are.
-    fn drain(&mut self, guard: &Guard) -> bool {
+    /// reported before it, so after a decision has been seen, and before it is taken in, the reports are. Ends early once it is
+    /// `over`.
+    fn drain(&mut self, guard: &Guard, over: impl Fn() -> bool) -> bool {
         if let Some(log) = &mut self.log {
             log.flush();
         }
-        let reports = take(guard, &mut self.reports);
+        let reports = take(guard, &mut self.reports, &over);
         let mut decisions = 0;
         while decisions < TURN
+            && !over()
             && let Some(record) = self.decisions.next()
         {
             let decision = record.to_vec();
             drop(record);
-            take(guard, &mut self.reports);
+            take(guard, &mut self.reports, &over);
             guard.record(&decision);
             decisions += 1;
         }
-        reports < TURN && decisions < TURN
+        reports < TURN && decisions < TURN && !over()
     }
 }
 
-fn take(guard: &Guard, reports: &mut RingBuf<MapData>) -> usize {
+fn take(guard: &Guard, reports: &mut RingBuf<MapData>, over: impl Fn() -> bool) -> usize {
     let mut taken = 0;
     while taken < TURN
+        && !over()
         && let Some(record) = reports.next()
     {
         guard.record(&record);

@@ -253,8 +253,7 @@ impl EventLog {
         if inner.kept == inner.sequence {
             return;
         }
-        let kept =
-            recover::keep_sequence(&self.options.path, self.options.state.as_deref(), inner.sequence);
+        let kept = recover::keep_sequence(&self.options.path, self.options.state.as_deref(), inner.sequence);
         match kept {
             Ok(()) => inner.kept = inner.sequence,
             Err(error) => tracing::warn!(%error, "the number of the last event could not be kept"),

@@ -215,10 +215,7 @@ impl Guard {
         policy: Policy,
         compiled: Compiled,
     ) -> Result<InForce, Refused> {
-        let generation = Generation {
-            digest: compiled.digest.clone(),
-            rules: compiled.rules.clone(),
-        };
+        let generation = Generation { digest: compiled.digest.clone(), rules: compiled.rules.clone() };
         let mut maps = lock(&self.maps);
         let before = maps.outer.generation()?;
         let upgrades = self.attached.upgrades()?;

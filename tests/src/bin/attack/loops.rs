@@ -38,11 +38,13 @@ fn unlink_until(a: &[&str]) -> Result<i32> {
 }
 
 /// Deletes one file and opens another for writing, without a pause, until a file appears; answers the first errno that
-/// isn't `EPERM` (0 if ever one of them worked). Writes the number of turns into a file now and then.
+/// isn't `EPERM` (0 if ever one of them worked). Writes the number of turns into a file now and then. While a file `calm` is
+/// there, it takes its time: somebody has to read what is told of each turn.
 fn denied_until(a: &[&str]) -> Result<i32> {
     const TURNS: u64 = 64;
-    let [delete, write, stop, count] = args(a)?;
+    let [delete, write, stop, calm, count] = args(a)?;
     let mut turns = 0_u64;
+    let mut slow = false;
     loop {
         for outcome in [sys::unlink(delete), outcome(open(write, libc::O_WRONLY))] {
             if outcome != libc::EPERM {
@@ -50,11 +52,15 @@ fn denied_until(a: &[&str]) -> Result<i32> {
             }
         }
         turns += 1;
-        if turns.is_multiple_of(TURNS) {
+        if slow || turns.is_multiple_of(TURNS) {
             std::fs::write(count, format!("{turns}\n")).with_context(|| format!("can't write to {count}"))?;
             if Path::new(stop).exists() {
                 return Ok(libc::EPERM);
             }
+            slow = Path::new(calm).exists();
+        }
+        if slow {
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }

@@ -67,7 +67,8 @@ fn stay(profile: &str, dir: &str, otherwise: &str, mut told: UnixStream) -> ! {
 fn start(profile: &str) -> Result<Option<String>> {
     let stat = std::fs::read_to_string("/proc/self/stat").context("can't read /proc/self/stat")?;
     let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let start: u64 = fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).context("no start")?;
+    let start: u64 =
+        fields.split_whitespace().nth(19).and_then(|field| field.parse().ok()).context("no start")?;
     let body = json!({
         "profile": profile, "command": ["sleep"], "cwd": "/", "pid": std::process::id(), "start_time": start,
     })

@@ -113,7 +113,8 @@ fn sessions() -> Result<()> {
 
 /// A profile that says something of so many paths of a session's own.
 fn own_rules(count: usize) -> String {
-    let rules: String = (0..count).map(|number| rule(&format!("${{cwd}}/{number}"), &["delete"], "deny")).collect();
+    let rules: String =
+        (0..count).map(|number| rule(&format!("${{cwd}}/{number}"), &["delete"], "deny")).collect();
     policy(&(rule(PROD, CHANGES, "deny") + &rules))
 }
 
@@ -125,7 +126,7 @@ fn fill_paths(guard: &mut Guard, table: &str, dir: &str) -> Result<()> {
     contains("what to do", &crowd.refusal, "agent-guard policy reload")?;
     // Nobody starts half: not where it was refused, and not where its paths are known already.
     for place in [dir.to_owned(), format!("{dir}/0"), format!("{dir}/{}", crowd.started)] {
-        if !std::path::Path::new(&place).exists() {
+        if !std::path::Path::new(&place).is_dir() {
             continue;
         }
         let mut command = guard.command(PROFILE, &["touch", "/tmp/unguarded"]);
@@ -149,7 +150,8 @@ fn paths() -> Result<()> {
     // As it says, a reload makes room.
     guard.reload(&text)?;
     same("what is degraded", degraded()?.as_str(), "")?;
-    let mut command = guard.command(PROFILE, &[&attack()?.to_string_lossy(), "unlink", &format!("{shared}/0")]);
+    let mut command =
+        guard.command(PROFILE, &[&attack()?.to_string_lossy(), "unlink", &format!("{shared}/0")]);
     crate::fixture::process::run(command.current_dir(&shared))?.says("EPERM")?;
     // Each in one of its own: places and names for each.
     let apart = format!("{WORK}/apart");
@@ -165,7 +167,8 @@ fn paths() -> Result<()> {
 
 fn holds() -> Result<()> {
     let _world = World::new()?;
-    let mut guard = Guard::start(&policy(&(rule(PROD, CHANGES, "deny") + &rule("/srv/prod/dir", CHANGES, "hold"))))?;
+    let mut guard =
+        Guard::start(&policy(&(rule(PROD, CHANGES, "deny") + &rule("/srv/prod/dir", CHANGES, "hold"))))?;
     for number in 0..=HOLDS {
         fs::write(format!("/srv/prod/dir/{number}"), "").context("can't make a file")?;
     }
@@ -211,7 +214,8 @@ fn holds() -> Result<()> {
 fn decisions() -> Result<()> {
     const TIMES: u64 = 3000;
     let _world = World::new()?;
-    let mut guard = Guard::start(&policy(&(rule(PROD, CHANGES, "deny") + &rule("/srv/prod/dir", CHANGES, "hold"))))?;
+    let mut guard =
+        Guard::start(&policy(&(rule(PROD, CHANGES, "deny") + &rule("/srv/prod/dir", CHANGES, "hold"))))?;
     let mut inside = Server::inside(&guard)?;
     let mut other = Server::inside(&guard)?;
     let mark = guard.events.mark()?;

@@ -17,9 +17,13 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         programs,
     ),
     // In a guest of its own: nothing unlocks a kernel again.
-    Scenario::direct("refused_locked_down", "a kernel that is locked down: no program is loaded, those that are stay", locked_down)
-        .with_cmdline("lsm=lockdown,yama,bpf")
-        .on("6.12"),
+    Scenario::direct(
+        "refused_locked_down",
+        "a kernel that is locked down: no program is loaded, those that are stay",
+        locked_down,
+    )
+    .with_cmdline("lsm=lockdown,yama,bpf")
+    .on("6.12"),
 ];
 
 /// Programs that can't work here, and what their messages must say.
@@ -121,7 +125,7 @@ fn locked_down() -> Result<()> {
 
     // One that would have to load its own stays away.
     guard.halt()?;
-    let other = doctored::upgraded()?;
+    let other = doctored::upgraded("upgraded")?;
     let mut upgraded = Guard::prepare(&text)?;
     upgraded.set_program(&other);
     contains("the message", &upgraded.refuses()?.code(1)?.stderr, MESSAGE)?;

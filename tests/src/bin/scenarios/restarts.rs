@@ -1,12 +1,12 @@
 //! Restarts and upgrades, again and again: never a moment without, nothing forgotten.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::Scenario;
-use crate::fixture::guard::{CHANGES, PROGRAM, json, pins, policy, rule};
+use crate::fixture::guard::{CHANGES, json, pins, policy, rule};
 use crate::fixture::process::run;
 use crate::fixture::world::{PROD, WORK, directory, exists};
 use crate::fixture::{
@@ -27,24 +27,31 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 ];
 
 const STOP: &str = "/srv/work/stop";
+const CALM: &str = "/srv/work/calm";
 const TURNS: &str = "/srv/work/turns";
 
 /// Restarts where nothing depends on the kernel any more; on one kernel there are a hundred.
 const FEW: usize = 10;
 const MANY: usize = 100;
-const MANY_ON: &str = "6.12.";
+const MANY_ON: &str = "6.18.";
 
 /// Tries two denied things without a pause.
 struct Loop(Running);
 
 impl Loop {
-    const WORDS: [&'static str; 5] = ["denied-until", "/srv/prod/f", "/srv/prod/g", STOP, TURNS];
+    const WORDS: [&'static str; 6] = ["denied-until", "/srv/prod/f", "/srv/prod/g", STOP, CALM, TURNS];
 
     fn new(guard: &Guard) -> Result<Self> {
         let attack = attack()?.display().to_string();
         let started = Self(guard.run(&[&[attack.as_str()], Self::WORDS.as_slice()].concat())?);
         started.goes_on("at first")?;
         Ok(started)
+    }
+
+    /// Without a pause, or with.
+    fn calm(&self, calm: bool) -> Result<()> {
+        if calm { std::fs::write(CALM, "") } else { std::fs::remove_file(CALM) }
+            .context("can't tell the loop")
     }
 
     fn turns(&self) -> u64 {
@@ -54,7 +61,11 @@ impl Loop {
     fn goes_on(&self, when: &str) -> Result<()> {
         let before = self.turns();
         until(&format!("the loop goes on {when}"), SOON, || {
-            anyhow::ensure!(!self.0.ends_within(std::time::Duration::ZERO)?, "it has ended: {}", self.0.stdout_so_far()?);
+            anyhow::ensure!(
+                !self.0.ends_within(std::time::Duration::ZERO)?,
+                "it has ended: {}",
+                self.0.stdout_so_far()?
+            );
             Ok((self.turns() > before).then_some(()))
         })
     }
@@ -77,7 +88,10 @@ fn restarts() -> Result<()> {
     let times = if release.starts_with(MANY_ON) { MANY } else { FEW };
     let world = World::new()?;
     let rules = rule(PROD, CHANGES, "deny") + &rule("/srv/prod/dir", CHANGES, "hold");
-    let mut guard = Guard::start(&policy(&rules))?;
+    let program = doctored::installed("daemon")?;
+    let mut guard = Guard::prepare(&policy(&rules))?;
+    guard.set_program(&program);
+    guard.launch()?;
     // Outside of a session the very same loop ends at once, because it can.
     let words = Loop::WORDS;
     run(Command::new(attack()?).args(words))?.good()?.says("ok")?;
@@ -86,21 +100,31 @@ fn restarts() -> Result<()> {
     let mut held = guard.run(&["rm", "-f", "/srv/prod/dir/f"])?;
     let hold = Hold::of(held.pid())?;
     let attempts = Loop::new(&guard)?;
+    attempts.calm(true)?;
     let (programs, maps) = pinned()?;
-    let other = doctored::upgraded()?;
-    let installed = Path::new(PROGRAM);
+    let begin = std::time::Instant::now();
     for turn in 0..times {
         let upgrade = turn == times / 2;
         let downgrade = turn == times / 2 + 1;
         let before = if upgrade || downgrade { Some(guard.generation()?) } else { None };
-        if turn % 2 == 0 { guard.kill()? } else { guard.halt()? }
+        attempts.calm(false)?;
+        attempts.goes_on("without a pause")?;
+        if turn % 2 == 0 {
+            guard.kill()?
+        } else {
+            guard.halt()?
+        }
         attempts.goes_on("without a daemon")?;
         // What the loop is told would fill the disk.
         std::fs::remove_file(guard.events.path()).context("can't remove the log")?;
-        if upgrade || downgrade {
-            guard.set_program(if upgrade { &other } else { installed });
+        // In the same file, so that the policy, which protects it, becomes the very same tables.
+        if upgrade {
+            doctored::upgraded("daemon")?;
+        } else if downgrade {
+            doctored::installed("daemon")?;
         }
         guard.launch().with_context(|| format!("restart {turn}"))?;
+        attempts.calm(true)?;
         attempts.goes_on("with the new daemon")?;
         if let Some(before) = before {
             let (now, same_maps) = pinned()?;
@@ -110,6 +134,7 @@ fn restarts() -> Result<()> {
             // What the other programs have decided isn't found again.
             same("the generation", guard.generation()?, before + 1)?;
         }
+        eprintln!("restart {turn} after {} s", begin.elapsed().as_secs());
         let now = Hold::of(held.pid()).with_context(|| format!("after restart {turn}"))?;
         same("what is known of the hold", now.details(), hold.details())?;
         inside.expect("unlink /srv/prod/f", "EPERM")?;
@@ -118,7 +143,7 @@ fn restarts() -> Result<()> {
     held.wait(SOON)?.good()?;
     exists("/srv/prod/dir/f", false)?;
     attempts.end()?;
-    doctored::remove(&other)?;
+    doctored::remove(&program)?;
     guard.halt()
 }
 
@@ -128,8 +153,8 @@ fn own_paths() -> Result<()> {
         directory(&format!("{WORK}/{dir}"))?;
         std::fs::write(format!("{WORK}/{dir}/f"), "").context("can't make a file")?;
     }
-    let text = policy(&rule(PROD, CHANGES, "deny")).replace(&format!("\"{WORK}\""), "\"${cwd}\"");
-    let mut guard = Guard::start(&text)?;
+    let own = policy(&rule(PROD, CHANGES, "deny")).replace(&format!("\"{WORK}\""), "\"${cwd}\"");
+    let mut guard = Guard::start(&own)?;
     let session = |guard: &Guard, dir: &str| {
         let attack = attack()?.display().to_string();
         let mut command = guard.command(PROFILE, &[&attack, "serve"]);
@@ -142,8 +167,7 @@ fn own_paths() -> Result<()> {
     drop(first);
     let ended = || -> Result<Option<()>> {
         let sessions = json(&["session", "list"])?;
-        let running =
-            list(&sessions, "/sessions")?.iter().any(|s| text(s, "/state") == "running");
+        let running = list(&sessions, "/sessions")?.iter().any(|s| text(s, "/state") == "running");
         Ok((!running).then_some(()))
     };
     until("the first session has ended", SOON, ended)?;

@@ -14,7 +14,11 @@ use crate::fixture::{Event, Guard, Hold, SOON, Server, World, contains, logs, sa
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("daemon_memory", "the kernel takes a daemon that has no memory left: no gap", memory),
-    Scenario::direct("log_full", "no room for the log: all is denied as before, and told later or counted", log_full),
+    Scenario::direct(
+        "log_full",
+        "no room for the log: all is denied as before, and told later or counted",
+        log_full,
+    ),
 ];
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -24,7 +28,8 @@ fn write(path: &Path, text: &str) -> Result<()> {
 /// A control group of its own below the scenario's, with the memory controller.
 fn limited() -> Result<PathBuf> {
     let group = crate::runner::another_cgroup(logs::scenario(), "daemon")?;
-    let above: Vec<&Path> = group.ancestors().skip(1).take_while(|dir| dir.starts_with("/sys/fs/cgroup")).collect();
+    let above: Vec<&Path> =
+        group.ancestors().skip(1).take_while(|dir| dir.starts_with("/sys/fs/cgroup")).collect();
     for dir in above.into_iter().rev() {
         write(&dir.join("cgroup.subtree_control"), "+memory")?;
     }
@@ -102,7 +107,8 @@ impl Disk {
     /// Takes the last byte.
     fn fill(&self) -> Result<()> {
         use std::io::Write;
-        let mut file = fs::File::options().create(true).append(true).open(&self.filler).context("no filler")?;
+        let mut file =
+            fs::File::options().create(true).append(true).open(&self.filler).context("no filler")?;
         for size in [1 << 20, 4096, 1] {
             let block = vec![b'x'; size];
             loop {
@@ -158,14 +164,11 @@ fn log_full() -> Result<()> {
     // What finds no room waits, and comes when there is some.
     disk.fill()?;
     let mark = guard.events.mark()?;
-    inside.expect("mkdir /srv/prod/waits", "EPERM")?;
-    until("it is said that the log doesn't take events", SOON, || {
-        Ok(degraded()?.contains("events don't reach the file: No space left").then_some(()))
-    })?;
+    let last = until_full(&mut inside, "waits")?;
     cli(&["status"])?.code(1)?;
     guard.ran(&["true"])?.good()?;
     disk.free()?;
-    guard.events.wait(mark, "what has waited", |event| event.about("/srv/prod/waits"))?;
+    guard.events.wait(mark, "what has waited", |event| event.about(&last))?;
     until("all is well again", SOON, || Ok(degraded()?.is_empty().then_some(())))?;
     guard.events.gapless()?;
 
@@ -177,6 +180,17 @@ fn log_full() -> Result<()> {
     Ok(())
 }
 
+/// Has things denied until one of them finds no room in the log: the last page of a file has some. Answers which.
+fn until_full(inside: &mut Server, name: &str) -> Result<String> {
+    let mut number = 0;
+    until("it is said that the log doesn't take events", SOON, || {
+        number += 1;
+        let path = format!("{PROD}/{name}-{number}");
+        inside.expect(&format!("mkdir {path}"), "EPERM")?;
+        Ok(degraded()?.contains("events don't reach the file: No space left").then_some(path))
+    })
+}
+
 /// More than memory has room for: reports go first, and are counted.
 fn overflow(guard: &mut Guard, disk: &Disk, inside: &mut Server) -> Result<()> {
     disk.fill()?;
@@ -186,7 +200,8 @@ fn overflow(guard: &mut Guard, disk: &Disk, inside: &mut Server) -> Result<()> {
     let long = "x".repeat(900);
     let nested = format!("bash -c '{attack} serve; true' {long}; true");
     let nested = format!("bash -c \"{nested}\" {long}; true");
-    let mut flood = Server::start(guard.command(crate::fixture::PROFILE, &["bash", "-c", &nested, &long]), "inside")?;
+    let mut flood =
+        Server::start(guard.command(crate::fixture::PROFILE, &["bash", "-c", &nested, &long]), "inside")?;
     until("reports are lost", SOON * 2, || {
         flood.expect("open-write-times /srv/prod/dir/f 400", "ok")?;
         Ok((lost_so_far()? > 0).then_some(()))
@@ -201,7 +216,9 @@ fn overflow(guard: &mut Guard, disk: &Disk, inside: &mut Server) -> Result<()> {
     let lost = lost_so_far()?;
     disk.free()?;
     guard.events.wait(mark, "the denial", |event| event.judged("deny") && event.about("/srv/prod/late"))?;
-    let event = guard.events.wait(mark, "the loss", |event| event.is("events_lost") && event.field("place") == "file")?;
+    let event = guard
+        .events
+        .wait(mark, "the loss", |event| event.is("events_lost") && event.field("place") == "file")?;
     same("class and activity of the loss", event.class(), (6008, 1))?;
     same("what was lost", event.field("lost").as_str(), "reports")?;
     let events = guard.events.since(mark)?;
@@ -214,14 +231,14 @@ fn overflow(guard: &mut Guard, disk: &Disk, inside: &mut Server) -> Result<()> {
 fn unwritten(guard: &mut Guard, disk: &Disk, inside: &mut Server) -> Result<()> {
     guard.settle()?;
     disk.fill()?;
+    until_full(inside, "unwritten")?;
     let last = guard.events.all()?.last().context("no events")?.sequence()?;
-    inside.expect("mkdir /srv/prod/unwritten", "EPERM")?;
-    until("it waits", SOON, || Ok((!degraded()?.is_empty()).then_some(())))?;
     // The number of the last event is kept four times a second.
     let kept = Path::new("/run/agent-guard/sequence");
     until("its number is kept", SOON, || {
         let text = fs::read_to_string(kept).unwrap_or_default();
-        Ok(text.lines().next().is_some_and(|line| line.parse() > Ok(last)).then_some(()))
+        let number: u64 = text.lines().next().and_then(|line| line.parse().ok()).unwrap_or(0);
+        Ok((number > last).then_some(()))
     })?;
     guard.kill()?;
     inside.expect("mkdir /srv/prod/unseen", "EPERM")?;
@@ -229,7 +246,9 @@ fn unwritten(guard: &mut Guard, disk: &Disk, inside: &mut Server) -> Result<()> 
     let mark = guard.events.mark()?;
     contains("what is degraded", &degraded()?, "events don't reach the file")?;
     disk.free()?;
-    let lost = guard.events.wait(mark, "the loss", |event| event.is("events_lost") && event.field("place") == "file")?;
+    let lost = guard
+        .events
+        .wait(mark, "the loss", |event| event.is("events_lost") && event.field("place") == "file")?;
     let count = lost.own("count").as_u64().context("no count")?;
     same("its number", lost.sequence()?, last + count + 1)?;
     // What the kernel kept meanwhile is told all the same.
