@@ -19,9 +19,11 @@ fn host() -> World {
         world.file(Path::new(file)).unwrap();
     }
     world.file(Path::new("/lib64/ld-linux-x86-64.so.2")).unwrap();
-    for (path, target) in
-        [("/usr/bin/vi", "/usr/bin/vim"), ("/usr/bin/ls", "/usr/bin/busybox"), ("/usr/bin/kubectl", "/usr/bin/kubectl-1.29")]
-    {
+    for (path, target) in [
+        ("/usr/bin/vi", "/usr/bin/vim"),
+        ("/usr/bin/ls", "/usr/bin/busybox"),
+        ("/usr/bin/kubectl", "/usr/bin/kubectl-1.29"),
+    ] {
         world.symlink(Path::new(target), Path::new(path)).unwrap();
     }
     world

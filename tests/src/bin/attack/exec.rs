@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::Attack;
 use crate::sys::{args, errno, errno_of_child, in_fork, need, open, own, path};
@@ -85,19 +85,32 @@ fn race(a: &[&str]) -> Result<i32> {
         })
     };
     let (program, last) = (path(program)?, path(last)?);
-    let list = [program.as_ptr(), text.as_ptr().cast(), last.as_ptr(), std::ptr::null()];
-    let none = [std::ptr::null::<c_char>()];
+    let list = [
+        program.as_ptr().cast_mut(),
+        text.as_ptr().cast_mut().cast(),
+        last.as_ptr().cast_mut(),
+        std::ptr::null_mut(),
+    ];
+    let none = [std::ptr::null_mut::<c_char>()];
     let mut worked = 0;
     for _ in 0..times {
-        // SAFETY: the child shares this memory until it executes or ends, and does nothing else; the thread that changes the
-        // text goes on meanwhile, which is the point.
-        let child = unsafe { libc::vfork() };
-        if child == 0 {
-            // SAFETY: lists that end in a null pointer, in which one text changes.
-            unsafe {
-                libc::execve(program.as_ptr(), list.as_ptr(), none.as_ptr());
-                libc::_exit(libc::EPERM);
-            }
+        let mut child = 0;
+        // SAFETY: lists that end in a null pointer, in one text of which another thread changes bytes all the time, which is the
+        // point: the child executes out of this very memory (`CLONE_VM`).
+        let failed = unsafe {
+            libc::posix_spawn(
+                &raw mut child,
+                program.as_ptr(),
+                std::ptr::null(),
+                std::ptr::null(),
+                list.as_ptr(),
+                none.as_ptr(),
+            )
+        };
+        match failed {
+            0 => {}
+            libc::EPERM => continue,
+            other => bail!("can't start a program: {}", tests::errno_name(other)),
         }
         worked += u32::from(errno_of_child(child)? == 0);
     }
