@@ -24,7 +24,7 @@ pub(crate) const ATTACKS: &[(&str, Attack)] =
 /// How often somebody looks whether it is time.
 const PAUSE: Duration = Duration::from_millis(3);
 /// Every so many of those that [`forking`] leaves behind stay until the others are told to go on.
-const STAYS: u64 = 16;
+const STAYS: u64 = 3;
 
 /// The members' common orders.
 #[derive(Clone)]
@@ -53,17 +53,26 @@ impl Orders {
     }
 
     /// In a child, which may have children; ends with it.
-    fn in_child(&self, name: &str, also: impl FnOnce(&Self) -> Result<()>) -> Result<i32> {
+    fn in_child(&self, name: &str, also: impl FnOnce(&Self) -> Result<Thread>) -> Result<i32> {
         // SAFETY: whoever forks here has one thread, or uses nothing that another could hold in the child.
         match unsafe { libc::fork() } {
             -1 => bail!("can't fork: {}", std::io::Error::last_os_error()),
             0 => {
-                let done = also(self).and_then(|()| self.plainly(name));
+                let done = also(self).and_then(|thread| self.plainly(name).and_then(|()| join(thread)));
                 exit(i32::from(done.is_err()))
             }
             child => Ok(child),
         }
     }
+}
+
+/// A thread that follows orders, too.
+type Thread = Option<std::thread::JoinHandle<Result<()>>>;
+
+fn join(thread: Thread) -> Result<()> {
+    let done = thread.map(|thread| thread.join().map_err(|_panic| anyhow::anyhow!("a thread panicked")));
+    done.transpose()?.transpose()?;
+    Ok(())
 }
 
 fn wait_for(file: &str) {
@@ -80,16 +89,15 @@ fn family(a: &[&str]) -> Result<i32> {
     let child = orders.in_child("child", |orders| {
         orders.in_child("grandchild", |orders| {
             let orders = orders.clone();
-            std::thread::spawn(move || orders.plainly("grandchild-thread"));
-            Ok(())
+            Ok(Some(std::thread::spawn(move || orders.plainly("grandchild-thread"))))
         })?;
         orders.in_child("apart", |_| {
             // SAFETY: takes nothing.
             let apart = errno(unsafe { libc::setsid() });
             anyhow::ensure!(apart == 0, "can't leave the terminal");
-            Ok(())
+            Ok(None)
         })?;
-        Ok(())
+        Ok(None)
     })?;
     // Before there are threads.
     let mut threads = Vec::new();
@@ -104,7 +112,7 @@ fn family(a: &[&str]) -> Result<i32> {
     threads.push(std::thread::spawn(move || of_thread.plainly("thread")));
     orders.plainly("leader")?;
     for thread in threads {
-        thread.join().map_err(|_panic| anyhow::anyhow!("a thread panicked"))??;
+        join(Some(thread))?;
     }
     sys::errno_of_child(child)
 }
@@ -135,10 +143,10 @@ fn forking(a: &[&str]) -> Result<i32> {
         match unsafe { libc::fork() } {
             -1 => bail!("can't fork: {}", std::io::Error::last_os_error()),
             0 => {
-                let parent = std::process::id();
+                let (parent, begun) = (std::process::id(), now());
                 // SAFETY: as above.
                 match unsafe { libc::fork() } {
-                    0 => orphan(&log, &go, victims, number, parent),
+                    0 => orphan(&log, &go, victims, number, (parent, begun)),
                     child => exit(i32::from(child < 0)),
                 }
             }
@@ -154,9 +162,8 @@ fn forking(a: &[&str]) -> Result<i32> {
     Ok(0)
 }
 
-/// One that is left behind.
-fn orphan(mut log: &File, go: &str, victims: &str, number: u64, parent: u32) -> ! {
-    let mut last = 0;
+/// One that is left behind by a parent that was there at that time.
+fn orphan(mut log: &File, go: &str, victims: &str, number: u64, (parent, mut last): (u32, i64)) -> ! {
     loop {
         let before = now();
         if parent_id() != parent {

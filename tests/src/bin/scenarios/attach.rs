@@ -140,6 +140,11 @@ fn outcomes(dir: &str) -> Result<Vec<(u64, u64, String)>> {
     lines.lines().map(|line| parse(line).with_context(|| format!("an odd line: {line:?}"))).collect()
 }
 
+/// Now, nanoseconds since boot.
+fn now() -> u64 {
+    agent_guard::session::proc::boot_clock()
+}
+
 fn attach_while_it_forks() -> Result<()> {
     let (world, mut guard) = start()?;
     let control = "/srv/work/control";
@@ -151,14 +156,14 @@ fn attach_while_it_forks() -> Result<()> {
         Ok((outcomes(control)?.len() == 50).then_some(()))
     })?;
     ensure!(outcomes(control)?.iter().all(|(_, _, outcome)| outcome == "ok"), "the control failed");
-    for turn in 0..3 {
+    for turn in 0..2 {
         world.fresh()?;
         let dir = format!("/srv/work/turn-{turn}");
         directory(&dir)?;
         let mut forking = beside(&["forking", &dir, PROD, "1500"])?;
         until("it forks", SOON, || Ok(forking.stdout_so_far()?.contains("forking").then_some(())))?;
         let answer = json(&["attach", "--profile", PROFILE, "--pid", &forking.pid().to_string()])?;
-        let since = number(&answer, "/since_ns")?;
+        let (since, returned) = (number(&answer, "/since_ns")?, now());
         world.file(&format!("{dir}/go"))?;
         forking.wait(SOON)?.says("forking\nok")?;
         let id = text(&answer, "/id");
@@ -170,7 +175,13 @@ fn attach_while_it_forks() -> Result<()> {
         let escaped: Vec<_> = members.iter().filter(|(_, _, outcome)| outcome != "EPERM").collect();
         ensure!(escaped.is_empty(), "since {since}, of {} orphans: {escaped:?}", members.len());
         ensure!(members.len() >= 1500, "only {} of {} orphans count", members.len(), all.len());
-        eprintln!("turn {turn}: {} orphans, {} of them members", all.len(), members.len());
+        let meanwhile = members.iter().filter(|(last, _, _)| *last < returned).count();
+        ensure!(meanwhile > 0, "nobody's parent ended while the tree was attached");
+        eprintln!(
+            "turn {turn}: {} orphans, {} of them members, {meanwhile} meanwhile",
+            all.len(),
+            members.len()
+        );
     }
     guard.settle()?;
     guard.stop()
@@ -229,9 +240,9 @@ fn attach_refused() -> Result<()> {
     let (_world, guard) = start()?;
     let daemon = guard.daemon()?.pid();
     attach(1)?.code(4)?.complains("process 1")?;
-    attach(daemon)?.code(4)?.complains("guard")?;
+    attach(daemon)?.code(4)?.complains("own session")?;
     // This process has started the daemon.
-    attach(std::process::id())?.code(4)?.complains("guard")?;
+    attach(std::process::id())?.code(4)?.complains("own session")?;
     // The kernel's own.
     attach(2)?.code(1)?.complains("kernel's own")?;
     attach(4_000_000)?.code(1)?;
