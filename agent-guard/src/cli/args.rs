@@ -275,7 +275,7 @@ pub struct CheckArgs {
 
 /// Of `policy explain`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("question").required(true).args(["op", "connect"]))]
+#[command(group = ArgGroup::new("question").required(true).args(["op", "connect", "exec"]))]
 pub struct ExplainArgs {
     /// Profile of the policy
     #[arg(long, value_name = "PROFILE")]
