@@ -81,8 +81,8 @@ impl Host {
     #[must_use]
     pub fn boot_parameter(&self, name: &str) -> Option<String> {
         let words = self.command_line();
-        let values = words.iter().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-        values.last().map(str::to_owned)
+        let mut values = words.iter().rev().filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        values.next().map(str::to_owned)
     }
 }
 

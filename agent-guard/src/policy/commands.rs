@@ -11,7 +11,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    fmt::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -211,8 +210,7 @@ fn is_called(path: &Path, name: &str) -> bool {
 
 /// One byte of a pattern.
 fn byte(pattern: &mut String, byte: u8) {
-    // Writing to a string can't fail.
-    let _ = write!(pattern, "\\x{byte:02X}");
+    pattern.push_str(&format!("\\x{byte:02X}"));
 }
 
 /// Any bytes of an argument; any argument; the directory of a path.

@@ -153,7 +153,7 @@ pub fn all_uids(pid: u32) -> io::Result<Vec<u32>> {
         };
         let line = text.lines().find_map(|line| line.strip_prefix("Uid:")).ok_or_else(odd)?;
         for uid in line.split_ascii_whitespace() {
-            all.push(uid.parse().map_err(|_| odd())?);
+            all.push(uid.parse().map_err(|_number| odd())?);
         }
     }
     if all.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(all) }

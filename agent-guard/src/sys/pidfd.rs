@@ -57,7 +57,7 @@ const KCMP_FILES: libc::c_int = 2;
 /// If one has gone, or the kernel can't compare.
 pub fn same_files(one: u32, other: u32) -> io::Result<libc::c_long> {
     let number =
-        |pid: u32| libc::pid_t::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
+        |pid: u32| libc::pid_t::try_from(pid).map_err(|_range| io::Error::from(io::ErrorKind::InvalidInput));
     // SAFETY: numbers only.
     let code = unsafe { libc::syscall(libc::SYS_kcmp, number(one)?, number(other)?, KCMP_FILES, 0u64, 0u64) };
     if code < 0 { Err(io::Error::last_os_error()) } else { Ok(code) }

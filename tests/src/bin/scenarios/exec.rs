@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use rustix::process::Signal;
 
 use crate::Scenario;
-use crate::fixture::guard::{ALL, json, line_of, policy, rule};
+use crate::fixture::guard::{ALL, cli, json, line_of, policy, rule};
 use crate::fixture::process::run;
 use crate::fixture::world::{WORK, exists, mode};
 use crate::fixture::{Event, Guard, Hold, PROFILE, SOON, Server, World, list, same, stays, text, until};
@@ -113,9 +113,9 @@ fn arguments() -> Result<()> {
         run(&mut shell(line))?.good().with_context(|| format!("outside: {line}"))?;
         made(true).with_context(|| format!("outside: {line}"))?;
     }
-    let text = policy(&command_rule(&["deployctl", "destroy", "..."], "deny"));
-    let line_number = line_of(&text, "argv")?;
-    let mut guard = Guard::start(&text)?;
+    let written = policy(&command_rule(&["deployctl", "destroy", "..."], "deny"));
+    let line_number = line_of(&written, "argv")?;
+    let mut guard = Guard::start(&written)?;
     for line in CALLS {
         let mark = guard.events.mark()?;
         let done = guard.ran(&["bash", "-c", line])?;
@@ -143,12 +143,12 @@ fn arguments() -> Result<()> {
     }
     made(true)?;
     // What explain says is what happens.
-    let answer =
-        json(&["policy", "explain", "--profile", PROFILE, "--json", "--exec", "deployctl", "-a", MADE])?;
-    same("explained", crate::fixture::text(&answer, "/verdict"), "deny")?;
-    let answer =
-        json(&["policy", "explain", "--profile", PROFILE, "--json", "--exec", "deployctl", "-a", "x"])?;
-    same("explained", crate::fixture::text(&answer, "/verdict"), "allow")?;
+    for (last, verdict) in [(MADE, "deny"), ("x", "allow")] {
+        let asked = ["policy", "explain", "--profile", PROFILE, "--json", "--exec", "deployctl", "-a", last];
+        let done = cli(&asked)?.good()?;
+        let answer: serde_json::Value = serde_json::from_str(&done.stdout).context("no JSON")?;
+        same("explained", text(&answer, "/verdict"), verdict)?;
+    }
     // With `mode = "report"` it runs and is told.
     let reporting = policy(&command_rule(&["deployctl", "destroy", "..."], "deny"))
         .replace("[profile.agent.files]", "[profile.agent]\nmode = \"report\"\n[profile.agent.files]");
@@ -167,19 +167,15 @@ fn arguments() -> Result<()> {
 
 fn hold() -> Result<()> {
     let _tool = Tool::new()?;
-    let text = policy(&command_rule(&["deployctl", "destroy", "..."], "hold"));
-    let mut guard = Guard::start(&text)?;
+    let written = policy(&command_rule(&["deployctl", "destroy", "..."], "hold"));
+    let mut guard = Guard::start(&written)?;
     let line = "cd /srv/work && exec deployctl destroy /srv/work/made";
     for approve in [true, false] {
         let mark = guard.events.mark()?;
         let mut running = guard.run(&["bash", "-c", line])?;
         let hold = Hold::of(running.pid())?;
         hold.is("exec", TOOL)?;
-        same(
-            "the command",
-            crate::fixture::text(&hold.0, "/command_line"),
-            "deployctl destroy /srv/work/made",
-        )?;
+        same("the command", text(&hold.0, "/command_line"), "deployctl destroy /srv/work/made")?;
         guard.events.wait(mark, "the hold", |event| event.is("held"))?;
         // Who lets it go on without an answer doesn't.
         for _ in 0..3 {
@@ -200,13 +196,13 @@ fn hold() -> Result<()> {
         hold.becomes(if approve { "approved" } else { "denied" })?;
     }
     // One call, two questions: whether the file may be executed, and with what.
-    let both = text + &rule(TOOL, &["execute"], "hold");
+    let both = written + &rule(TOOL, &["execute"], "hold");
     guard.reload(&both)?;
     let mut running = guard.run(&["bash", "-c", line])?;
     let mut operations = Vec::new();
     for _ in 0..2 {
         let hold = Hold::of(running.pid())?;
-        operations.push(crate::fixture::text(&hold.0, "/operation").to_owned());
+        operations.push(text(&hold.0, "/operation").to_owned());
         hold.approve()?;
         hold.becomes("approved")?;
     }

@@ -179,7 +179,6 @@ fn check() -> Result<()> {
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("[[enroll]]\nexe = [\"/usr/bin/x\"]\nprofile = \"agent\"\n", "enroll"),
     ("[profile.agent]\nttl = \"8h\"\n", "ttl"),
-    ("[profile.agent.exec]\noutside_scope = \"allow\"\n", "exec"),
     ("[[profile.agent.limit]]\nop = \"delete\"\nmax = 200\nper = \"60s\"\nverdict = \"hold\"\n", "limit"),
     ("[profile.agent.approval]\nquorum = 2\n", "approval"),
     ("[profile.agent.backup]\nops = [\"delete\"]\n", "backup"),
