@@ -171,7 +171,7 @@ fn orphan(mut log: &File, go: &str, victims: &str, number: u64, (parent, mut las
         }
         last = before;
     }
-    if number % STAYS == 0 {
+    if number.is_multiple_of(STAYS) {
         wait_for(go);
     } else if !Path::new(go).exists() {
         exit(0);
@@ -186,7 +186,7 @@ fn orphan(mut log: &File, go: &str, victims: &str, number: u64, (parent, mut las
 enum Open {
     File { _descriptor: OwnedFd },
     Mapping { _address: *mut libc::c_void },
-    Ring { _ring: IoUring },
+    Ring { _ring: Box<IoUring> },
 }
 
 /// Opens something in one way, says `open`, and waits: `hold-open HOW PATH`.
@@ -218,11 +218,11 @@ fn hold_open(a: &[&str]) -> Result<i32> {
             anyhow::ensure!(address != libc::MAP_FAILED, "can't map it");
             kept.push(Open::Mapping { _address: address });
         }
-        "ring" => kept.push(Open::Ring { _ring: IoUring::new(4).context("can't make a ring")? }),
+        "ring" => kept.push(Open::Ring { _ring: Box::new(IoUring::new(4).context("can't make a ring")?) }),
         "ring-file" => {
             let (ring, file) = (IoUring::new(4).context("can't make a ring")?, file(libc::O_RDWR)?);
             ring.submitter().register_files(&[file.as_raw_fd()]).context("can't register the file")?;
-            kept.push(Open::Ring { _ring: ring });
+            kept.push(Open::Ring { _ring: Box::new(ring) });
         }
         other => bail!("nothing is held open in the way {other:?}"),
     }

@@ -176,7 +176,7 @@ fn without_hook() -> Result<()> {
 
     // Files may be meant for another host, so for those it is a warning.
     let checked = json(&["policy", "check", "/etc/agent-guard/policy.d"])?;
-    contains("what is said of files", &checked["warnings"].to_string(), "no LSM hook settime")?;
+    contains("what is said of files", &part(&checked, "/warnings"), "no LSM hook settime")?;
 
     let guard = Guard::start(&clock("allow"))?;
     let mut inside = Server::inside(&guard)?;
@@ -193,7 +193,7 @@ fn without_hook() -> Result<()> {
         &format!("[profile.{PROFILE}]\nmode = \"report\"\n[profile.{PROFILE}.files]"),
     );
     let reloaded = guard.reload(&reports)?;
-    contains("the warnings", &reloaded["warnings"].to_string(), "settime")?;
+    contains("the warnings", &part(&reloaded, "/warnings"), "settime")?;
     let status = json(&["status"])?;
     let rule = named(&status, "/rules", "/text", "deny clock")?;
     same("how that is told", (text(rule, "/mode"), text(rule, "/enforced")), ("report", "part"))?;
@@ -215,4 +215,9 @@ fn without_hook() -> Result<()> {
     // Where there is no guard, nothing runs.
     run(Command::new(PROGRAM).args(["run", "--profile", PROFILE, "--", "true"]))?.code(125)?;
     remove_traces()
+}
+
+/// A part of an answer, as text.
+fn part(answer: &Value, pointer: &str) -> String {
+    answer.pointer(pointer).map(ToString::to_string).unwrap_or_default()
 }

@@ -154,7 +154,7 @@ fn arguments() -> Result<()> {
         .replace("[profile.agent.files]", "[profile.agent]\nmode = \"report\"\n[profile.agent.files]");
     guard.reload(&reporting)?;
     let mark = guard.events.mark()?;
-    guard.ran(&["bash", "-c", CALLS[0]])?.good()?;
+    guard.ran(&["bash", "-c", "deployctl destroy /srv/work/made"])?.good()?;
     made(true)?;
     guard.events.wait(mark, "the report", |event| {
         event.judged("report")

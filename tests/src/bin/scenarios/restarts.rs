@@ -78,8 +78,11 @@ impl Loop {
     }
 }
 
-/// Pins of programs, each with its number; those of maps.
-fn pinned() -> Result<(Vec<(PathBuf, u64)>, Vec<(PathBuf, u64)>)> {
+/// Pins, each with its number.
+type Pins = Vec<(PathBuf, u64)>;
+
+/// Pins of programs, and those of maps.
+fn pinned() -> Result<(Pins, Pins)> {
     Ok(pins()?.into_iter().partition(|(path, _)| path.to_string_lossy().contains("/links-")))
 }
 
@@ -110,9 +113,9 @@ fn restarts() -> Result<()> {
         attempts.calm(false)?;
         attempts.goes_on("without a pause")?;
         if turn % 2 == 0 {
-            guard.kill()?
+            guard.kill()?;
         } else {
-            guard.halt()?
+            guard.halt()?;
         }
         attempts.goes_on("without a daemon")?;
         // What the loop is told would fill the disk.
