@@ -60,11 +60,10 @@ fn read(config: &Config, kernel: &Enforcement) -> Result<(Policy, Vec<Diagnostic
 /// Refuses rules about commands where arguments can't be read.
 fn unreadable(policy: &Policy) -> Result<(), Refused> {
     let mut rules = policy.profiles.iter().flat_map(|profile| &profile.exec.rules);
-    match (rules.next(), memory::missing()) {
-        (Some(rule), Some(why)) => {
-            Err(Refused::Invalid(vec![Diagnostic::error(&rule.origin, why.to_owned())]))
-        }
-        _ => Ok(()),
+    let Some(rule) = rules.next() else { return Ok(()) };
+    match memory::missing() {
+        Some(why) => Err(Refused::Invalid(vec![Diagnostic::error(&rule.origin, why.to_owned())])),
+        None => Ok(()),
     }
 }
 

@@ -248,7 +248,7 @@ fn attach(layout: &KernelLayout, maps: &Path, links: &Path, programs: &[&Program
     let btf = aya::Btf::from_sys_fs()?;
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).allow_unsupported_maps().override_global("LAYOUT", layout, true);
-    let rename_lock = symbols::address("rename_lock").unwrap_or_default();
+    let [rename_lock] = symbols::addresses(["rename_lock"]).map(Option::unwrap_or_default);
     loader.override_global("RENAME_LOCK", &rename_lock, true);
     let memory = Memory::known();
     loader

@@ -25,9 +25,11 @@ impl Memory {
         if !cfg!(target_arch = "x86_64") {
             return Self::default();
         }
+        let [base, mask] =
+            symbols::addresses(["page_offset_base", "sme_me_mask"]).map(Option::unwrap_or_default);
         Self {
-            page_offset_base: symbols::address("page_offset_base").unwrap_or_default(),
-            encryption_mask: symbols::address("sme_me_mask").unwrap_or_default(),
+            page_offset_base: base,
+            encryption_mask: mask,
             levels: fs::read_to_string("/proc/cpuinfo").map_or(0, |text| levels(&text)),
         }
     }

@@ -9,31 +9,43 @@ use std::{
 /// The kernel's symbols. Addresses are shown to root, unless `kernel.kptr_restrict` is 2.
 const SYMBOLS: &str = "/proc/kallsyms";
 
-/// The address of a variable of the kernel's own; none if it isn't shown, or there are several.
+/// The addresses of variables of the kernel's own, in their order; none for one that isn't shown, or of which there are several.
 #[must_use]
-pub(super) fn address(name: &str) -> Option<u64> {
-    find(Path::new(SYMBOLS), name)
-        .inspect_err(|error| tracing::warn!(%error, "the kernel's symbols can't be read"))
-        .ok()?
+pub(super) fn addresses<const N: usize>(names: [&str; N]) -> [Option<u64>; N] {
+    find(Path::new(SYMBOLS), names).unwrap_or_else(|error| {
+        tracing::warn!(%error, "the kernel's symbols can't be read");
+        [None; N]
+    })
 }
 
-fn find(file: &Path, name: &str) -> std::io::Result<Option<u64>> {
-    let mut found = None;
+fn find<const N: usize>(file: &Path, names: [&str; N]) -> std::io::Result<[Option<u64>; N]> {
+    let mut found = names.map(|_name| Found::Nothing);
     for line in BufReader::new(File::open(file)?).lines() {
         let line = line?;
         // Symbols of modules have a fourth word.
         let mut words = line.split_ascii_whitespace();
         let (address, _, symbol, module) = (words.next(), words.next(), words.next(), words.next());
-        if symbol != Some(name) || module.is_some() {
+        if module.is_some() {
             continue;
         }
+        let Some(found) = names.iter().zip(&mut found).find(|(name, _)| symbol == Some(**name)) else {
+            continue;
+        };
         let address = address.and_then(|address| u64::from_str_radix(address, 16).ok()).filter(|at| *at != 0);
-        if found.is_some() || address.is_none() {
-            return Ok(None);
-        }
-        found = address;
+        *found.1 = match (&found.1, address) {
+            (Found::Nothing, Some(address)) => Found::One(address),
+            _ => Found::Unclear,
+        };
     }
-    Ok(found)
+    Ok(found.map(|found| if let Found::One(address) = found { Some(address) } else { None }))
+}
+
+/// What was found of a symbol so far.
+enum Found {
+    Nothing,
+    One(u64),
+    /// Several, or one whose address isn't shown.
+    Unclear,
 }
 
 #[cfg(test)]
@@ -46,9 +58,8 @@ mod tests {
         let lines = "ffffffff81000000 T start\nffffffff82000040 D lock\nffffffffc0000000 d lock\t[module]\n\
                      0000000000000000 D hidden\nffffffff83000000 d twice\nffffffff83000008 d twice\n";
         std::fs::write(&path, lines).unwrap();
-        let found = |name| find(&path, name).unwrap();
-        assert_eq!(found("lock"), Some(0xffff_ffff_8200_0040));
-        assert_eq!((found("hidden"), found("twice"), found("none")), (None, None, None));
+        let found = find(&path, ["hidden", "lock", "twice", "none", "start"]).unwrap();
+        assert_eq!(found, [None, Some(0xffff_ffff_8200_0040), None, None, Some(0xffff_ffff_8100_0000)]);
         std::fs::remove_file(&path).unwrap();
     }
 }
