@@ -220,7 +220,7 @@ fn hold() -> Result<()> {
 }
 
 /// Turns of the race. Each is a program, which under emulation takes some milliseconds.
-const TURNS: &str = "1500";
+const TURNS: &str = "600";
 
 fn races() -> Result<()> {
     let _tool = Tool::new()?;
