@@ -1,6 +1,6 @@
 //! What passes between the daemon and the kernel side while a tree that runs already is tagged.
 
-/// Whether a tree is being attached. Written by the daemon, but for the counters.
+/// Whether a tree is being attached. Written by the daemon.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Attaching {
@@ -10,10 +10,15 @@ pub struct Attaching {
     pub slot: u32,
     /// [`Attaching::OFF`], [`Attaching::WATCH`] or [`Attaching::TAG`].
     pub phase: u32,
-    /// Tasks that were tagged. Counted by the kernel side.
+}
+
+/// What has become of it. Counted by the kernel side, set to zero by the daemon before it begins.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Tasks that were tagged.
     pub tagged: u64,
-    /// Times that the kernel side could not note or find out something: the attach can't be relied on. Counted by the
-    /// kernel side.
+    /// Times that something could not be noted or found out: the attach can't be relied on.
     pub lost: u64,
 }
 
@@ -75,6 +80,8 @@ mod pod {
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::Attaching {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
+    unsafe impl aya::Pod for super::Progress {}
+    // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::Relative {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::Member {}
@@ -86,7 +93,8 @@ mod tests {
 
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<Attaching>(), 32);
+        assert_eq!(size_of::<Attaching>(), 16);
+        assert_eq!(size_of::<Progress>(), 16);
         assert_eq!(size_of::<Relative>(), 16);
         assert_eq!(size_of::<Member>(), 32);
     }

@@ -24,7 +24,7 @@ use crate::{
         relatives::{Address, Siblings},
         repeat,
     },
-    maps::{ATTACHING, RELATIVES},
+    maps::{ATTACHING, PROGRESS, RELATIVES},
     tag::{self, Subject, session_of},
 };
 
@@ -42,18 +42,18 @@ fn attaching() -> Option<&'static Attaching> {
 /// Says that something could not be noted or found out.
 #[inline(always)]
 fn lost() {
-    if let Some(attaching) = ATTACHING.get_ptr_mut(0) {
+    if let Some(progress) = PROGRESS.get_ptr_mut(0) {
         // SAFETY: a map value; what is lost of the count, because two count at once, leaves it above zero.
-        unsafe { ptr::write_volatile(&raw mut (*attaching).lost, (*attaching).lost.wrapping_add(1)) };
+        unsafe { ptr::write_volatile(&raw mut (*progress).lost, (*progress).lost.wrapping_add(1)) };
     }
 }
 
 /// Says that somebody was tagged.
 #[inline(always)]
 fn tagged() {
-    if let Some(attaching) = ATTACHING.get_ptr_mut(0) {
+    if let Some(progress) = PROGRESS.get_ptr_mut(0) {
         // SAFETY: as above: what counts is whether it has changed.
-        unsafe { ptr::write_volatile(&raw mut (*attaching).tagged, (*attaching).tagged.wrapping_add(1)) };
+        unsafe { ptr::write_volatile(&raw mut (*progress).tagged, (*progress).tagged.wrapping_add(1)) };
     }
 }
 

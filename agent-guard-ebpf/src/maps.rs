@@ -3,7 +3,7 @@
 use core::ptr;
 
 use agent_guard_common::{
-    attach::{Attaching, Relative},
+    attach::{Attaching, Progress, Relative},
     decide::Walk,
     digest::Digest,
     event,
@@ -169,10 +169,14 @@ pub static SESSIONS: Array<Session, { MAX_SESSIONS as usize }> = Array::new();
 #[btf_map]
 pub static GENERATION: Array<u32, 1> = Array::new();
 
-/// Whether a tree that runs already is being tagged. Written by the daemon, its counters here; read when a task is made
-/// and when one ends.
+/// Whether a tree that runs already is being tagged. Written by the daemon, read when a task is made and when one ends.
 #[btf_map]
 pub static ATTACHING: Array<Attaching, 1> = Array::new();
+
+/// How far that is. Counted here, read and set to zero by the daemon. Apart, so that what the daemon writes wipes nothing
+/// out.
+#[btf_map]
+pub static PROGRESS: Array<Progress, 1> = Array::new();
 
 /// Relatives, at most.
 pub const MAX_RELATIVES: usize = 65_536;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use agent_guard_common::{
-    attach::{Attaching, Relative},
+    attach::{Attaching, Progress, Relative},
     event::{self, Judged},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
@@ -16,13 +16,14 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 25] = [
+pub const NAMES: [&str; 26] = [
     "TAGS",
     "SCRATCH",
     "KNOWN",
     "RENAMED",
     "SESSIONS",
     "ATTACHING",
+    "PROGRESS",
     "RELATIVES",
     "GENERATION",
     "FILTERS",
@@ -50,6 +51,7 @@ pub struct Maps {
     sessions: Array<MapData, Session>,
     guard: Array<MapData, Guard>,
     attaching: Array<MapData, Attaching>,
+    progress: Array<MapData, Progress>,
     relatives: HashMap<MapData, Relative, u32>,
     holds: HashMap<MapData, u64, Record>,
     answers: HashMap<MapData, u64, Answer>,
@@ -88,6 +90,7 @@ impl Maps {
             sessions: open(maps, "SESSIONS")?,
             guard: open(maps, "GUARD")?,
             attaching: open(maps, "ATTACHING")?,
+            progress: open(maps, "PROGRESS")?,
             relatives: open(maps, "RELATIVES")?,
             holds: open(maps, "HOLDS")?,
             answers: open(maps, "ANSWERS")?,
@@ -167,13 +170,13 @@ impl Maps {
         self.guard.set(0, guard, 0).map_err(Error::map("GUARD"))
     }
 
-    /// What is being attached, as the kernel side sees it.
+    /// How far the kernel side is with what is being attached.
     ///
     /// # Errors
     ///
     /// If the map can't be read.
-    pub fn attaching(&self) -> Result<Attaching, Error> {
-        self.attaching.get(&0, 0).map_err(Error::map("ATTACHING"))
+    pub fn progress(&self) -> Result<Progress, Error> {
+        self.progress.get(&0, 0).map_err(Error::map("PROGRESS"))
     }
 
     /// Says what is being attached.
@@ -201,6 +204,7 @@ impl Maps {
     /// If a map can't be written.
     pub fn detach(&mut self) -> Result<(), Error> {
         self.set_attaching(&Attaching::default())?;
+        self.progress.set(0, Progress::default(), 0).map_err(Error::map("PROGRESS"))?;
         loop {
             // Taken out while they are walked over, some would be passed over.
             let some: Vec<Relative> = self.relatives.keys().take(4096).filter_map(Result::ok).collect();

@@ -72,6 +72,7 @@ impl Guard {
             Self::check_members(peer, admin, root.tgid, &members)?;
             // What was opened since the first look was judged by nobody.
             self.check_rights(&watch, &session, &members)?;
+            lock(&self.state).still(generation)?;
             watch.members()
         });
         let members = whole.map_err(|mut error| {
@@ -123,11 +124,8 @@ impl Guard {
         looked: Result<(), ApiError>,
     ) -> Result<(Result<Vec<Member>, ApiError>, Session), ApiError> {
         let mut state = lock(&self.state);
-        let same = state.in_force.as_ref().is_some_and(|in_force| in_force.generation == generation);
-        let may = looked.and_then(|()| {
-            if same { Ok(()) } else { refused("the policy was loaded anew meanwhile; try again".to_owned()) }
-        });
-        if let Err(error) = may {
+        let may = looked.and_then(|()| state.still(generation)).and_then(|()| watch.members());
+        if let Err(error) = may.and_then(|members| self.check_untagged(&members)) {
             self.abandon(&mut state, &session);
             return Err(error);
         }
@@ -228,6 +226,16 @@ impl Guard {
             attached: pids,
         }));
         state.sessions.insert(session.number, session);
+    }
+}
+
+impl State {
+    /// What was judged by a generation says nothing about the next.
+    fn still(&self, generation: u32) -> Result<(), ApiError> {
+        match &self.in_force {
+            Some(in_force) if in_force.generation == generation => Ok(()),
+            _ => refused("the policy was loaded anew meanwhile".to_owned()),
+        }
     }
 }
 

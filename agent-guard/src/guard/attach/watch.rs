@@ -6,7 +6,7 @@ use std::{
 };
 
 use agent_guard_common::{
-    attach::{Attaching, Member, Relative},
+    attach::{Attaching, Member, Progress, Relative},
     subject::{Session as Slot, Tag},
 };
 
@@ -96,23 +96,18 @@ impl<'a> Watch<'a> {
     }
 
     /// Whether the kernel side has noted all that it had to.
-    fn sure(&self) -> Result<Attaching, Refusal> {
-        let attaching = lock(&self.guard.maps).attaching().map_err(internal)?;
-        if attaching.lost != 0 {
+    fn sure(&self) -> Result<Progress, Refusal> {
+        let progress = lock(&self.guard.maps).progress().map_err(internal)?;
+        if progress.lost != 0 {
             return refused("the tree changes faster than the kernel side can note it; try again".to_owned());
         }
-        Ok(attaching)
+        Ok(progress)
     }
 
     /// Tags every task of the tree, and whoever it makes; returns all of them.
     pub(super) fn tag(&self, session: &Session) -> Result<Vec<Member>, Refusal> {
         lock(&self.guard.maps)
-            .set_attaching(&Attaching {
-                session: session.number,
-                slot: session.slot,
-                phase: Attaching::TAG,
-                ..Attaching::default()
-            })
+            .set_attaching(&Attaching { session: session.number, slot: session.slot, phase: Attaching::TAG })
             .map_err(internal)?;
         if let Err(error) = sys::barrier() {
             tracing::debug!(%error, "no barrier");

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -66,7 +65,7 @@ impl Loop {
         let before = self.turns();
         until(&format!("the loop goes on {when}"), SOON, || {
             anyhow::ensure!(
-                !self.0.ends_within(std::time::Duration::ZERO)?,
+                !self.0.ends_within(Duration::ZERO)?,
                 "it has ended: {}",
                 self.0.stdout_so_far()?
             );
