@@ -32,7 +32,11 @@ fn doctored_programs() -> Result<[(PathBuf, &'static str); 3]> {
         // One that every policy needs, and one that this policy needs.
         (doctored::refused("task_alloc")?, "the kernel refused program task_alloc"),
         (doctored::refused("path_unlink")?, "the kernel refused program path_unlink"),
-        (doctored::renamed("sb_pivotroot", "sb_pivotrope")?, "this kernel has no LSM hook sb_pivotrope"),
+        // A hook without which the guard can't protect itself.
+        (
+            doctored::renamed("task_movememory", "task_movememorx")?,
+            "this kernel has no LSM hook task_movememorx",
+        ),
     ])
 }
 
