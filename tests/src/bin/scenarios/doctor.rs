@@ -28,7 +28,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "kernel_without_hook",
         "what a hook would be needed for is refused by name, and the rest enforced",
         without_hook,
-    ),
+    )
+    .on("6.12"),
 ];
 
 /// What `doctor` says: its exit code and its JSON.
