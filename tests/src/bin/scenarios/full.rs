@@ -1,6 +1,6 @@
 //! Tables that are full: what has no room is refused, and somebody hears of it.
 //!
-//! Of the maps (`ARCHITECTURE.md`, *Maps*) these can be filled from outside: `SESSIONS`, `HOLDS`, `SIDES`, `NAMES` (and with
+//! Of the maps (`ARCHITECTURE.md`, *Maps*) these can be filled from outside: `SESSIONS`, `HOLDS`, `SIDES`, `PLACES` (and with
 //! it `OBJECTS` and `PLACES`, which have an entry for each of its paths at most), `DECISIONS`, and `REPORTS`
 //! (`events_flood`). These can't, and why:
 //!
@@ -159,7 +159,7 @@ fn paths() -> Result<()> {
     for number in 0..64 {
         directory(&format!("{apart}/{number}"))?;
     }
-    fill_paths(&mut guard, "NAMES", &apart)?;
+    fill_paths(&mut guard, "PLACES", &apart)?;
     guard.reload(&text)?;
     guard.settle()?;
     guard.stop()
