@@ -1,7 +1,7 @@
 //! Tables that are full: what has no room is refused, and somebody hears of it.
 //!
 //! Of the maps (`ARCHITECTURE.md`, *Maps*) these can be filled from outside: `SESSIONS`, `HOLDS`, `SIDES`, `PLACES` (and with
-//! it `OBJECTS` and `PLACES`, which have an entry for each of its paths at most), `DECISIONS`, and `REPORTS`
+//! it `OBJECTS` and `NAMES`, which have an entry for each of its paths at most), `DECISIONS`, and `REPORTS`
 //! (`events_flood`). These can't, and why:
 //!
 //! - `TAGS` and `SCRATCH` are task storage: bounded by the kernel's memory alone, which is taken without waiting and, for
@@ -9,7 +9,7 @@
 //!   works either.
 //! - `KNOWN` is an array in which a decision takes the place of another.
 //! - `RENAMED`, `GENERATION`, `FILTERS`, `GUARD`, `BLANK` and `COUNTS` are arrays with everything in its place.
-//! - `SHAPES`, `PROFILES` and `NETWORKS` are filled by policies, and a policy that has no room is refused before it is
+//! - `SHAPES`, `PROFILES`, `NETWORKS`, `COMMANDS` and `PROGRAMS` are filled by policies, and a policy that has no room is refused before it is
 //!   written: unit tests of `policy`.
 //! - `ANSWERS` has as many places as `HOLDS`, and an answer is written only for a call that waits there.
 
