@@ -21,7 +21,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "status_rules",
         "the rules in force, the hooks that enforce them, and what is missing",
         rules,
-    ),
+    )
+    .on("6.18"),
     Scenario::direct("status_counters", "what was done, and what would have been", counters),
 ];
 

@@ -30,7 +30,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("full_sessions", "one session more than there is room for isn't started", sessions)
         .on("6.12"),
     Scenario::direct("full_paths", "no session starts whose own paths have no room", paths).on("6.12"),
-    Scenario::direct("full_holds", "one hold more than there is room for is a denial, and says so", holds),
+    Scenario::direct("full_holds", "one hold more than there is room for is a denial, and says so", holds)
+        .on("7.2"),
     Scenario::direct(
         "full_decisions",
         "more denials than the ring has room for: all denied, counted and told; a hold among them is found",

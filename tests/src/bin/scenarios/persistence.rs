@@ -17,7 +17,8 @@ use crate::fixture::{
 };
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("persistence_denied", "nothing that runs later is made, changed or replaced", denied),
+    Scenario::direct("persistence_denied", "nothing that runs later is made, changed or replaced", denied)
+        .on("6.12"),
     Scenario::direct("persistence_homes", "home directories outside of /home, known and unknown ones", homes),
     Scenario::direct("persistence_git", "git works in a session, and hooks can't be made", git),
     Scenario::direct("persistence_hold", "people are asked about what runs later", hold),

@@ -15,7 +15,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "refused_programs",
         "a program that the verifier refuses, a hook that isn't there: the daemon doesn't start, all stays as it was",
         programs,
-    ),
+    )
+    .on("6.1"),
     // In a guest of its own: nothing unlocks a kernel again.
     Scenario::direct(
         "refused_locked_down",
