@@ -260,10 +260,10 @@ fn session_paths(case: &Case, both: &Both<'_>) -> SessionPaths {
 /// A process in a session of its own, if the policy says anything of a session's directories.
 fn own_session(policy: &Policy, paths: &SessionPaths) -> Result<Option<(Server, Variables)>> {
     let profile = policy.profile(PROFILE).context("the policy has no profile")?;
-    let home = paths.home.as_deref().context("no home")?;
-    if !session::needs_session_paths(profile) && !session::persists_at_home(policy, profile, home) {
+    if !session::needs_session_paths(profile) {
         return Ok(None);
     }
+    let home = paths.home.as_deref().context("no home")?;
     let links = Variables::new(home, &paths.tmp)?;
     Ok(Some((inside(&paths.cwd)?, links)))
 }
