@@ -20,7 +20,8 @@ pub fn bprm_check_security(ctx: LsmContext) -> i32 {
     if verdict.0 != Verdict::ALLOW.0 {
         arguments::keep(bprm.0);
     }
-    if verdict.0 == Verdict::HOLD.0 {
+    // Also for a call that was held: whether it is that one is told by what it is about.
+    if verdict.0 == Verdict::HOLD.0 || call.subject.tag().hold != 0 {
         more.arguments = arguments::digest(bprm.0);
     }
     enforce_more(call, judgement, more)

@@ -195,6 +195,15 @@ fn hold() -> Result<()> {
         made(approve)?;
         hold.becomes(if approve { "approved" } else { "denied" })?;
     }
+    // Allowed meanwhile, it goes on, and nobody is asked any more, although it runs still.
+    guard.reload(&policy(&command_rule(&["sleep", "..."], "hold")))?;
+    let mut waiting = guard.run(&["bash", "-c", "exec sleep 600"])?;
+    let hold = Hold::of(waiting.pid())?;
+    guard.reload(&policy(""))?;
+    hold.becomes("withdrawn")?;
+    anyhow::ensure!(!waiting.ends_within(Duration::ZERO)?, "the program has ended");
+    waiting.signal(Signal::KILL)?;
+    let _killed = waiting.wait(SOON)?;
     // One call, two questions: whether the file may be executed, and with what.
     let both = written + &rule(TOOL, &["execute"], "hold");
     guard.reload(&both)?;
