@@ -26,8 +26,27 @@ pub struct Asked {
     pub generation: u32,
     /// 1 if what the hook returns reaches the system call, so that it can be started again.
     pub restarts: u32,
-    /// VERIFIER: what it copies has to be initialised.
-    pub pad: u32,
+    /// The process that somebody outside of sessions acts on; 0 for what sessions do, see [`More`].
+    pub target: u32,
+}
+
+impl Asked {
+    /// What somebody outside of sessions does to a process: told, not judged. Nobody's objects are part of it.
+    #[inline(always)]
+    pub fn witnessed(op: Op, hook: Hook, target: u32, detail: u32) -> Self {
+        Self {
+            first: Untyped::NONE,
+            second: Untyped::NONE,
+            address: Address::NONE,
+            detail,
+            protocol: 0,
+            op,
+            hook,
+            generation: 0,
+            restarts: 0,
+            target,
+        }
+    }
 }
 
 /// What is asked for besides, by few hooks.

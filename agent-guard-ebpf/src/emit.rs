@@ -35,7 +35,7 @@ pub fn count(slot: u32) {
 
 /// Tells what became of a call. Reports have a ring of their own, so that a flood of them loses no denial.
 #[inline(always)]
-pub fn judged(subject: &Subject, asked: &Asked, outcome: &Outcome) {
+pub fn judged(session: u64, asked: &Asked, outcome: &Outcome) {
     let report = outcome.done.goes_on() && outcome.answer == Judged::FRESH;
     let entry = if report { REPORTS.reserve(0) } else { DECISIONS.reserve(0) };
     let Some(mut entry) = entry else {
@@ -43,7 +43,7 @@ pub fn judged(subject: &Subject, asked: &Asked, outcome: &Outcome) {
         return;
     };
     // SAFETY: reserved for a record, all of whose bytes that readers look at are written.
-    fill(unsafe { &mut *entry.as_mut_ptr() }, subject, asked, outcome);
+    fill(unsafe { &mut *entry.as_mut_ptr() }, session, asked, outcome);
     entry.submit(0);
 }
 
@@ -67,8 +67,8 @@ pub fn held(record: &Judged) {
 
 /// Writes the record of a call. Path texts are written up to their stated length only.
 #[inline(never)]
-pub fn fill(record: &mut Judged, subject: &Subject, asked: &Asked, outcome: &Outcome) {
-    header(&mut record.header, event::JUDGED, 0, subject);
+pub fn fill(record: &mut Judged, session: u64, asked: &Asked, outcome: &Outcome) {
+    header(&mut record.header, event::JUDGED, 0, session);
     record.hold = outcome.hold;
     record.generation = asked.generation;
     record.rule = outcome.decision.rule;
@@ -83,7 +83,11 @@ pub fn fill(record: &mut Judged, subject: &Subject, asked: &Asked, outcome: &Out
     record.pad = 0;
     record.protocol = u32::from(asked.protocol);
     record.detail = asked.detail;
-    let more = scratch().map_or(More::NONE, |scratch| scratch.more);
+    let more = match scratch() {
+        Some(scratch) => scratch.more,
+        // Outside of sessions nothing is kept, and nothing but this is told.
+        None => More { target: asked.target, ..More::NONE },
+    };
     record.target = more.target;
     record.capability = more.capability;
     record.family = asked.address.family;
@@ -105,15 +109,15 @@ pub fn fill(record: &mut Judged, subject: &Subject, asked: &Asked, outcome: &Out
 
 /// Writes who and when.
 #[inline(always)]
-fn header(header: &mut Header, kind: u16, size: u32, subject: &Subject) {
+fn header(header: &mut Header, kind: u16, size: u32, session: u64) {
     let ids = bpf_get_current_uid_gid();
-    let task = subject.task();
+    let task = Task::current();
     header.size = size;
     header.kind = kind;
     header.abi = ABI as u16;
     // SAFETY: the helper takes nothing.
     header.time = unsafe { bpf_ktime_get_boot_ns() };
-    header.session = subject.tag().session;
+    header.session = session;
     header.start = task.start();
     header.tgid = task.tgid();
     header.tid = task.tid();
@@ -264,7 +268,7 @@ pub fn exec(subject: &Subject, bprm: Bprm) {
     };
     // SAFETY: reserved for a record, all of whose bytes that readers look at are written below.
     let record = unsafe { &mut *entry.as_mut_ptr() };
-    header(&mut record.header, event::EXEC, size_of::<Exec>() as u32, subject);
+    header(&mut record.header, event::EXEC, size_of::<Exec>() as u32, subject.tag().session);
     record.exe_len = bprm.filename(&mut record.exe);
     record.args_len = subject.task().arguments(&mut record.args);
     entry.submit(0);
@@ -280,7 +284,7 @@ pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
     };
     // SAFETY: reserved for a record, all of whose bytes are written below.
     let record = unsafe { &mut *entry.as_mut_ptr() };
-    header(&mut record.header, kind, size_of::<Lifecycle>() as u32, subject);
+    header(&mut record.header, kind, size_of::<Lifecycle>() as u32, subject.tag().session);
     record.child_start = child.map_or(0, Task::start);
     record.child = child.map_or(0, Task::tgid);
     record.pad = 0;
@@ -292,5 +296,5 @@ pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
 pub fn guard(subject: Subject, hook: Hook, object: Untyped, outcome: &Outcome) {
     let mut call = Call::new(subject, hook, Op::CONNECT);
     call.asked.first = object;
-    judged(&call.subject, &call.asked, outcome);
+    judged(call.subject.tag().session, &call.asked, outcome);
 }

@@ -173,5 +173,5 @@ fn tell(subject: &Subject, asked: &Asked, outcome: &Outcome) {
     if outcome.done.0 == Verdict::KILL.0 {
         emit::count(count::KILLED);
     }
-    emit::judged(subject, asked, outcome);
+    emit::judged(subject.tag().session, asked, outcome);
 }

@@ -135,7 +135,7 @@ fn ask(subject: &mut Subject, asked: &Asked, decision: Decision, digest: u64) ->
     }
     // SAFETY: a value of that map; nobody else knows the number yet.
     let record = unsafe { &mut *record.cast::<Judged>() };
-    emit::fill(record, subject, asked, &outcome);
+    emit::fill(record, subject.tag().session, asked, &outcome);
     let tag = subject.tag_mut();
     tag.hold = id;
     tag.digest = digest;

@@ -1,11 +1,12 @@
 //! Processes outside the session: what is done to them.
 
-use agent_guard_common::{Op, event::Hook, subject::Guard};
+use agent_guard_common::{Op, Source, Verdict, decide::Decision, event::Hook, subject::Guard};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
-    asked::More,
-    enforce::enforce_more,
+    asked::{Asked, More},
+    emit,
+    enforce::{Outcome, enforce_more},
     judge::{Call, Judgement},
     kernel::Task,
     maps::GUARD,
@@ -22,10 +23,24 @@ fn is_guard(task: Task) -> bool {
     guard.tgid != 0 && task.tgid() == guard.tgid && task.start() / Guard::TICK == guard.start
 }
 
+/// What somebody outside of sessions does to a task. It is nobody's business, unless that is the guard's: then people hear of
+/// it.
+#[inline(always)]
+fn witness<const HOOK: u8>(op: Op, target: Task, detail: u32) -> i32 {
+    // Its own threads and what it starts belong to it.
+    if is_guard(target) && Task::current().tgid() != target.tgid() {
+        let asked = Asked::witnessed(op, Hook(HOOK), target.tgid(), detail);
+        let decision = Decision::new(Verdict::REPORT, Source::GUARD, 0);
+        emit::judged(0, &asked, &Outcome::fresh(decision, 0));
+    }
+    0
+}
+
 /// What is done to another task. None of these calls can be started again for sure: some reach many processes, others have an
 /// errno of their own.
 #[inline(always)]
-fn towards<const HOOK: u8>(subject: Subject, op: Op, target: Task, detail: u32) -> i32 {
+fn towards<const HOOK: u8>(op: Op, target: Task, detail: u32) -> i32 {
+    let Some(subject) = Subject::current() else { return witness::<HOOK>(op, target, detail) };
     if tag::session_of(target) == subject.tag().session {
         return 0;
     }
@@ -40,12 +55,11 @@ fn towards<const HOOK: u8>(subject: Subject, op: Op, target: Task, detail: u32) 
 // Signals that processes send, not those of the kernel itself. Number 0 asks whether the process is there.
 #[lsm(hook = "task_kill")]
 pub fn task_kill(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
     let signal: u32 = ctx.arg(2);
     if signal == 0 {
         return 0;
     }
-    towards::<{ Hook::TASK_KILL.0 }>(subject, Op::SIGNAL, Task(ctx.arg(0)), signal)
+    towards::<{ Hook::TASK_KILL.0 }>(Op::SIGNAL, Task(ctx.arg(0)), signal)
 }
 
 // int ptrace_access_check(struct task_struct *child, unsigned int mode)
@@ -56,41 +70,35 @@ pub fn ptrace_access_check(ctx: LsmContext) -> i32 {
     if mode & PTRACE_MODE_ATTACH == 0 {
         return 0;
     }
-    let Some(subject) = Subject::current() else { return 0 };
-    towards::<{ Hook::PTRACE_ACCESS_CHECK.0 }>(subject, Op::PTRACE, Task(ctx.arg(0)), mode)
+    towards::<{ Hook::PTRACE_ACCESS_CHECK.0 }>(Op::PTRACE, Task(ctx.arg(0)), mode)
 }
 
 // int task_setnice(struct task_struct *p, int nice)
 #[lsm(hook = "task_setnice")]
 pub fn task_setnice(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
-    towards::<{ Hook::TASK_SETNICE.0 }>(subject, Op::PRIORITY, Task(ctx.arg(0)), 0)
+    towards::<{ Hook::TASK_SETNICE.0 }>(Op::PRIORITY, Task(ctx.arg(0)), 0)
 }
 
 // int task_setioprio(struct task_struct *p, int ioprio)
 #[lsm(hook = "task_setioprio")]
 pub fn task_setioprio(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
-    towards::<{ Hook::TASK_SETIOPRIO.0 }>(subject, Op::PRIORITY, Task(ctx.arg(0)), 0)
+    towards::<{ Hook::TASK_SETIOPRIO.0 }>(Op::PRIORITY, Task(ctx.arg(0)), 0)
 }
 
 // int task_setscheduler(struct task_struct *p)
 #[lsm(hook = "task_setscheduler")]
 pub fn task_setscheduler(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
-    towards::<{ Hook::TASK_SETSCHEDULER.0 }>(subject, Op::PRIORITY, Task(ctx.arg(0)), 0)
+    towards::<{ Hook::TASK_SETSCHEDULER.0 }>(Op::PRIORITY, Task(ctx.arg(0)), 0)
 }
 
 // int task_setrlimit(struct task_struct *p, unsigned int resource, struct rlimit *new_rlim)
 #[lsm(hook = "task_setrlimit")]
 pub fn task_setrlimit(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
-    towards::<{ Hook::TASK_SETRLIMIT.0 }>(subject, Op::PRIORITY, Task(ctx.arg(0)), ctx.arg(1))
+    towards::<{ Hook::TASK_SETRLIMIT.0 }>(Op::PRIORITY, Task(ctx.arg(0)), ctx.arg(1))
 }
 
 // int task_movememory(struct task_struct *p)
 #[lsm(hook = "task_movememory")]
 pub fn task_movememory(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
-    towards::<{ Hook::TASK_MOVEMEMORY.0 }>(subject, Op::PRIORITY, Task(ctx.arg(0)), 0)
+    towards::<{ Hook::TASK_MOVEMEMORY.0 }>(Op::PRIORITY, Task(ctx.arg(0)), 0)
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::Scenario;
 use crate::fixture::guard::{ALL, CHANGES, PINS, PROGRAM, cli, pins, policy, rule};
@@ -191,8 +191,17 @@ fn by_root() -> Result<()> {
     let mut outside = Server::outside()?;
     let daemon = guard.daemon()?.pid();
     for line in ["ptrace-attach", "setpriority", "take-fd", "open-memory", "kill 1", "kill 18"] {
+        let mark = guard.events.mark()?;
         outside.expect(&format!("{line} {daemon}"), "ok")?;
+        let told = guard.events.wait(mark, line, |event| event.field("source") == "guard")?;
+        ensure!(told.judged("report") && told.field("session").is_empty(), "{}", told.brief());
     }
+    // Who looks at others, and signals others, is nobody's business.
+    let mark = guard.events.mark()?;
+    outside.expect(&format!("kill 0 {daemon}"), "ok")?;
+    let mut other = Server::outside()?;
+    outside.expect(&format!("kill 18 {}", other.process().pid()), "ok")?;
+    guard.events.none(mark, "an event", |event| event.field("source") == "guard")?;
     let link = pins()?.into_keys().find(|path| path.ends_with("path_unlink")).context("no pin of a hook")?;
     outside.expect(&format!("unlink {}", link.display()), "ok")?;
     outside.expect(&format!("kill 15 {daemon}"), "ok")?;
