@@ -30,7 +30,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "a tree that has something open which the profile wouldn't let it open isn't attached",
         attach_descriptors,
     ),
-    Scenario::direct("attach_refused", "who may be attached, and by whom", attach_refused),
+    Scenario::direct("attach_refused", "who may be attached, and by whom", attach_refused).on("6.18"),
 ];
 
 /// Where members look for their orders and say what they got.

@@ -15,9 +15,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "bad_policies",
         "the daemon refuses to start with a policy that is wrong or anybody's",
         policies,
-    ),
-    Scenario::direct("bad_commands", "wrong names, wrong words, no daemon", commands),
-    Scenario::direct("bad_daemons", "a second daemon, a daemon that isn't root's", daemons),
+    )
+    .on("6.18"),
+    Scenario::direct("bad_commands", "wrong names, wrong words, no daemon", commands).on("7.2"),
+    Scenario::direct("bad_daemons", "a second daemon, a daemon that isn't root's", daemons).on("6.18"),
     Scenario::direct("bad_kernel", "a kernel without BPF among its security modules is refused", kernel)
         .with_cmdline("lsm=landlock,lockdown,yama"),
 ];

@@ -15,7 +15,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
     "clock_set",
     "the clock is set back and forth: holds, answers and sessions are the same, with the next daemon, too",
     clock_set,
-)];
+)
+.on("6.18")];
 
 /// The clock as it was, which it is again in the end.
 struct Clock {

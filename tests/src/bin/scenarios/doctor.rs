@@ -17,7 +17,8 @@ use crate::fixture::world::{PROD, WORK};
 use crate::fixture::{Guard, PROFILE, Server, Skip, World, contains, list, same, text};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("doctor", "it says that all is enforced where all is, with and without root", good),
+    Scenario::direct("doctor", "it says that all is enforced where all is, with and without root", good)
+        .on("7.2"),
     Scenario::direct(
         "doctor_without_bpf",
         "it says which boot parameter is missing, and how to set it",

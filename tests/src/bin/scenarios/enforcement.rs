@@ -23,7 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         rules,
     )
     .on("6.18"),
-    Scenario::direct("status_counters", "what was done, and what would have been", counters),
+    Scenario::direct("status_counters", "what was done, and what would have been", counters).on("6.1"),
 ];
 
 /// A profile that only reports.

@@ -13,9 +13,10 @@ use crate::fixture::world::PROD;
 use crate::fixture::{Event, Guard, Running, SOON, Server, World, contains, number, same, text, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("events_follow", "followers see what happens, by session and verdict too", follow),
+    Scenario::direct("events_follow", "followers see what happens, by session and verdict too", follow)
+        .on("7.2"),
     Scenario::direct("events_flood", "a flood loses reports, never denials, and says how many", flood),
-    Scenario::direct("events_actor", "an event says who: process, parents, user, session", actor),
+    Scenario::direct("events_actor", "an event says who: process, parents, user, session", actor).on("6.18"),
 ];
 
 fn start() -> Result<(World, Guard)> {

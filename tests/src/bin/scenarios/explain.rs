@@ -12,7 +12,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
     "policy_explain",
     "explain by the kernel's tables, by a file alone, and what really happens are the same",
     explain,
-)];
+)
+.on("6.18")];
 
 /// Operation, path, and the attempt that shows whether it is so.
 const QUESTIONS: &[(&str, &str, &str)] = &[

@@ -12,8 +12,9 @@ use crate::fixture::{Guard, PROFILE, SOON, Server, World, contains, list, number
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("policy_reload", "a new rule judges sessions that run already", good),
-    Scenario::direct("policy_reload_bad", "a bad policy changes nothing and says where it is wrong", bad),
-    Scenario::direct("policy_reload_signal", "SIGHUP does the same", signal),
+    Scenario::direct("policy_reload_bad", "a bad policy changes nothing and says where it is wrong", bad)
+        .on("6.18"),
+    Scenario::direct("policy_reload_signal", "SIGHUP does the same", signal).on("6.1"),
     Scenario::direct(
         "policy_reload_busy",
         "no instant without a policy while it is reloaded again and again",
@@ -23,7 +24,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "policy_check",
         "all mistakes of all files in one run, and unsupported keys by name",
         check,
-    ),
+    )
+    .on("7.2"),
 ];
 
 fn denying(path: &str) -> String {

@@ -25,7 +25,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "restart_paths",
         "after a restart a session's own paths are its own, not those of one that has ended",
         own_paths,
-    ),
+    ).on("6.1"),
 ];
 
 const STOP: &str = "/srv/work/stop";

@@ -13,17 +13,19 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "files_rules_order",
         "critical first, then the deepest, then scope, then outside",
         order,
-    ),
-    Scenario::direct("files_rules_report", "report lets through and tells", report),
-    Scenario::direct("files_rules_kill", "kill denies and kills", kill),
+    )
+    .on("7.2"),
+    Scenario::direct("files_rules_report", "report lets through and tells", report).on("6.18"),
+    Scenario::direct("files_rules_kill", "kill denies and kills", kill).on("6.1"),
     Scenario::direct(
         "files_rules_mode",
         "mode = \"report\" blocks nothing but what is critical",
         report_mode,
-    ),
+    )
+    .on("6.18"),
     Scenario::direct("files_rules_builtin", "/dev/null and its kin need no rule", builtin),
     Scenario::direct("files_devices", "no scope covers a device node", devices),
-    Scenario::direct("files_outside", "what no rule and no scope names", outside),
+    Scenario::direct("files_outside", "what no rule and no scope names", outside).on("7.2"),
 ];
 
 /// Deleting a file in each directory, and what decides about it.

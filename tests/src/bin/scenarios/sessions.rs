@@ -13,14 +13,14 @@ use crate::fixture::{
 };
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("session_exit_codes", "run ends as its command does", exit_codes),
-    Scenario::direct("session_commands", "list, show and tree say what is true", commands),
+    Scenario::direct("session_exit_codes", "run ends as its command does", exit_codes).on("7.2"),
+    Scenario::direct("session_commands", "list, show and tree say what is true", commands).on("6.18"),
     Scenario::direct(
         "session_kill",
         "killing a session ends even what forks faster than it can be listed",
         kill,
     ),
-    Scenario::direct("session_rights", "who may see and kill whose sessions", rights),
+    Scenario::direct("session_rights", "who may see and kill whose sessions", rights).on("6.1"),
 ];
 
 fn start() -> Result<(World, Guard)> {

@@ -18,7 +18,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "untagged_stress",
         "files, processes and networks under stress: as without the guard",
         stress,
-    ),
+    )
+    .on("7.2"),
     Scenario::direct("untagged_workloads", "a package and a build: as without the guard", workloads)
         .on("6.12")
         .with_disk("toolchain"),
