@@ -236,6 +236,7 @@ hooks! {
     47 TASK_SETRLIMIT "task_setrlimit",
     48 TASK_MOVEMEMORY "task_movememory",
     49 BPRM_CHECK_SECURITY "bprm_check_security",
+    50 BPRM_CREDS_FOR_EXEC "bprm_creds_for_exec",
 }
 
 /// The components of a path text, as the kernel side writes them: from the object towards the root,

@@ -87,10 +87,30 @@ layout! {
     bprm_argc,
     /// `linux_binprm.file`, pointer to file.
     bprm_file,
+    /// `linux_binprm.is_check`, one bit: its place in bits; absent before 6.14.
+    bprm_is_check,
     /// `mm_struct.pgd`, pointer: the first of the page tables.
     mm_pgd,
     /// `task_struct.fs`, pointer to `fs_struct`.
     task_fs,
+    /// `task_struct.files`, pointer to `files_struct`.
+    task_files,
+    /// `files_struct.fdt`, pointer to `fdtable`.
+    files_fdt,
+    /// `fdtable.max_fds`, unsigned int.
+    fdt_max_fds,
+    /// `fdtable.fd`, pointer to pointers to file.
+    fdt_fd,
+    /// `fdtable.close_on_exec`, pointer to unsigned long.
+    fdt_close_on_exec,
+    /// `cgroup.root`, pointer to `cgroup_root`.
+    cgroup_root,
+    /// `cgroup.kn`, pointer to `kernfs_node`.
+    cgroup_kn,
+    /// `cgroup_root.hierarchy_id`, int: 0 for the unified one.
+    cgroup_root_hierarchy_id,
+    /// `kernfs_node.id`, u64.
+    kernfs_node_id,
     /// `fs_struct.pwd`, struct path.
     fs_struct_pwd,
     /// `linux_binprm.filename`, pointer to char.

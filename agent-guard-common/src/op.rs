@@ -25,6 +25,8 @@ impl Op {
 
     /// Execute a program with arguments.
     pub const EXEC: Self = Self(16);
+    /// Execute a program outside of sessions that becomes part of one by that ([`crate::enroll`]). No operation of a session's.
+    pub const ENROLL: Self = Self(17);
     /// Mount, unmount, move, change the root directory.
     pub const MOUNT: Self = Self(32);
     /// Make or enter name spaces.
@@ -115,6 +117,7 @@ impl Op {
             Self::METADATA => "metadata",
             Self::CONNECT => "connect",
             Self::EXEC => "exec",
+            Self::ENROLL => "enroll",
             Self::MOUNT => "mount",
             Self::NAMESPACES => "namespaces",
             Self::MODULES => "modules",
@@ -161,7 +164,8 @@ impl Op {
         self.0 & 32 != 0
     }
 
-    /// All of them, but [`Op::CAPABILITY`], whose name is no operation to ask for.
+    /// All of them that sessions can be asked about: not [`Op::CAPABILITY`], whose name is no operation to ask for, and not
+    /// [`Op::ENROLL`].
     pub fn all() -> impl Iterator<Item = Self> {
         Self::FILE.into_iter().chain([Self::CONNECT, Self::EXEC]).chain(Self::SYSTEM)
     }

@@ -135,6 +135,9 @@ pub struct Guard {
     pub disks: [u32; Self::DISKS],
     /// The last binding that a session was given, see [`Session::binding`]. For the daemon.
     pub bindings: u64,
+    /// The program that the host's service manager executes for each service, in its control group, and that becomes the
+    /// service then: it is the manager's own and not enrolled. Zero if there is none.
+    pub executor: crate::ObjectKey,
 }
 
 impl Guard {
@@ -166,6 +169,6 @@ mod tests {
         assert_eq!(size_of::<Tag>(), 40 + 32 + 8 + 8 + 8 + 32 + 2 * 56);
         assert_eq!(size_of::<Session>(), 32);
         assert_eq!(size_of::<Answer>(), 8);
-        assert_eq!(size_of::<Guard>(), 40 + 16 + 32);
+        assert_eq!(size_of::<Guard>(), 40 + 16 + 32 + 16);
     }
 }

@@ -86,6 +86,8 @@ impl Source {
 
     /// `exec`.
     pub const EXEC: Self = Self(11);
+    /// `enroll`.
+    pub const ENROLL: Self = Self(12);
 
     /// The name that command line and events use.
     #[must_use]
@@ -102,6 +104,7 @@ impl Source {
             Self::SYSTEM => "system",
             Self::GUARD => "guard",
             Self::EXEC => "exec",
+            Self::ENROLL => "enroll",
             _ => "none",
         }
     }
@@ -142,6 +145,10 @@ impl Fault {
 
     /// A ring of another process, with files and threads of its own.
     pub const RING: Self = Self(12);
+    /// No session was there for a program that must be in one.
+    pub const NO_SESSION: Self = Self(13);
+    /// A program that is enrolled has inherited a descriptor that nobody has judged.
+    pub const INHERITED: Self = Self(14);
 
     /// A short text for people and events.
     #[must_use]
@@ -159,6 +166,8 @@ impl Fault {
             Self::ADDRESS => "the address can't be understood",
             Self::MEMORY => "there was no memory to look at names with",
             Self::RING => "a ring (io_uring) of another process can't be taken over",
+            Self::NO_SESSION => "there was no session for a program that must be in one",
+            Self::INHERITED => "it has inherited a descriptor of a file that nobody has judged",
             Self::TAG => "the tag could not be given to the new task",
             _ => "unknown",
         }

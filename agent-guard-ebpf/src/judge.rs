@@ -200,6 +200,12 @@ impl Judgement {
         Self::decided(Decision::new(Verdict::DENY, Source::GUARD, 0))
     }
 
+    /// A program that must be in a session can't be.
+    #[inline(always)]
+    pub fn unseated(rule: u32, fault: Fault) -> Self {
+        Self::new(Decision::new(Verdict::DENY, Source::ENROLL, rule), fault)
+    }
+
     /// Whether it is about what needs no rule.
     #[inline(always)]
     pub fn is_builtin(self) -> bool {
@@ -291,7 +297,7 @@ impl Call {
             hook,
             generation: 0,
             restarts: 1,
-            pad: 0,
+            target: 0,
         };
         Self { subject, asked }
     }
@@ -394,6 +400,12 @@ pub extern "C" fn judge_system(profile: u32, op: u32, parity: u32) -> u64 {
 /// Whether reading from and writing to a device needs no rule: nothing is lost by it, and no program can do without.
 #[inline(always)]
 pub fn needs_no_rule(session: &Session, device: u32) -> bool {
+    is_harmless(device) || (session.tty != 0 && device == session.tty)
+}
+
+/// The same whoever's session it is.
+#[inline(always)]
+pub fn is_harmless(device: u32) -> bool {
     /// `/dev/null`, `zero`, `full`, `random`, `urandom` (`drivers/char/mem.c`), and `/dev/tty`.
     const MEM: u32 = 1 << 20;
     const TTY: u32 = 5 << 20;
@@ -403,5 +415,4 @@ pub fn needs_no_rule(session: &Session, device: u32) -> bool {
         || device == MEM | 8
         || device == MEM | 9
         || device == TTY
-        || (session.tty != 0 && device == session.tty)
 }

@@ -13,6 +13,7 @@ mod asked;
 mod attach;
 mod emit;
 mod enforce;
+mod enroll;
 mod hold;
 mod hooks;
 mod identity;

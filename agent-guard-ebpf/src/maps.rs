@@ -6,6 +6,7 @@ use agent_guard_common::{
     attach::{Attaching, Progress, Relative},
     decide::Walk,
     digest::Digest,
+    enroll::{MAX_CGROUPS, MAX_SEATS, MAX_STANDING, MAX_USERS, Seat},
     event,
     names::{ChainHash, FILTER_WORDS, NameHash, Shape, Shapes},
     object::{NameKey, NetKey, ObjectKey, SideKey},
@@ -185,6 +186,26 @@ pub const MAX_RELATIVES: usize = 65_536;
 /// first one; it empties it, too) and here, while that lasts. Full: counted, and the attach fails.
 #[btf_map]
 pub static RELATIVES: HashMap<Relative, u32, MAX_RELATIVES, GROWS> = HashMap::new();
+
+/// Sessions of processes that are about to execute a program that is enrolled by what it is. Written by the daemon, taken out
+/// here by who sits down, and by the daemon where nobody has. Full: such a program isn't executed.
+#[btf_map]
+pub static SEATS: HashMap<Relative, Seat, { MAX_SEATS as usize }> = HashMap::new();
+
+/// Sessions of control groups and users that are enrolled, by number; 0 is never used. Written by the daemon, read when a task
+/// outside of sessions executes a program. Full: the policy is refused.
+#[btf_map]
+pub static STANDING: Array<Seat, { MAX_STANDING as usize }> = Array::new();
+
+/// Users that are enrolled, and the numbers of their standing sessions. As [`STANDING`].
+#[btf_map]
+pub static ENROLLED_USERS: HashMap<u32, u32, { MAX_USERS as usize }> = HashMap::new();
+
+/// Control groups that are enrolled, by their numbers, and the numbers of their standing sessions. Written by the daemon (those
+/// that are there when a policy comes into force) and by `cgroup_mkdir`, read as [`STANDING`]; the daemon takes out what is no
+/// more. Full: counted as a fault, and what is executed there isn't enrolled.
+#[btf_map]
+pub static ENROLLED_CGROUPS: HashMap<u64, u32, { MAX_CGROUPS as usize }, GROWS> = HashMap::new();
 
 /// Size that the inner maps have in this object. The daemon makes the real ones to the policy's size.
 const INNER: usize = 1;

@@ -3,14 +3,17 @@
 use core::ptr;
 
 use agent_guard_common::{
-    Fault,
+    Fault, enroll,
     subject::{Directory, Lane, Session, Tag},
 };
-use aya_ebpf::{bindings::BPF_LOCAL_STORAGE_GET_F_CREATE, helpers::generated::bpf_task_storage_get};
+use aya_ebpf::{
+    bindings::BPF_LOCAL_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_task_storage_delete, bpf_task_storage_get},
+};
 
 use crate::{
     kernel::Task,
-    maps::{SESSIONS, TAGS},
+    maps::{SCRATCH, SESSIONS, TAGS},
 };
 
 /// A tag of nobody.
@@ -102,7 +105,8 @@ impl Subject {
     }
 }
 
-/// The session of a task that a hook has for an argument; 0 for one outside of sessions.
+/// The session of a task that a hook has for an argument; 0 for one outside of sessions, or that has one on trial
+/// ([`crate::enroll`]).
 #[inline(always)]
 pub fn session_of(task: Task) -> u64 {
     // SAFETY: map and task are what the helper takes, which the verifier checks; no value to create from.
@@ -115,7 +119,8 @@ pub fn session_of(task: Task) -> u64 {
         )
     };
     // SAFETY: storage of a living task, whose session never changes.
-    unsafe { tag.cast::<Tag>().as_ref() }.map_or(0, |tag| tag.session)
+    unsafe { tag.cast::<Tag>().as_ref() }
+        .map_or(0, |tag| if tag.session == enroll::SESSION { 0 } else { tag.session })
 }
 
 /// Gives a new task the tag of the one that makes it. A hold stays with the task that waits in it.
@@ -123,6 +128,27 @@ pub fn session_of(task: Task) -> u64 {
 pub fn inherit(from: &Subject, to: Task) -> Result<(), Fault> {
     let tag = from.tag();
     give(tag.session, tag.slot, to)
+}
+
+/// The same for the current task; 0 if it has it.
+///
+/// VERIFIER: see [`crate::walk::walk_end`]; a tag on the stack is large.
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn tag_current(session: u64, slot: u32) -> u32 {
+    u32::from(give(session, slot, Task::current()).is_err())
+}
+
+/// Takes the current task's tag back, and what else is kept for it. Only for one that it was given a moment ago, on trial, and that
+/// nobody could have inherited.
+#[inline(always)]
+pub fn take_back() {
+    let task = Task::current().0.cast_mut().cast();
+    // SAFETY: maps and task are what the helper takes. What isn't there needn't be taken away.
+    unsafe {
+        bpf_task_storage_delete((&raw const TAGS).cast_mut().cast(), task);
+        bpf_task_storage_delete((&raw const SCRATCH).cast_mut().cast(), task);
+    }
 }
 
 /// Gives a task that has none the tag of a session.

@@ -104,6 +104,10 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = listen(config, guard)?;
     let records = Worker::records(guard)?;
+    let questions = {
+        let guard = Arc::clone(guard);
+        Worker::start("enroll", move |stop| guard.answer_questions(stop))?
+    };
     let (stop, stopped) = watch::channel(false);
     let mut server = tokio::spawn(server::serve(listener, Arc::clone(guard) as Arc<_>, told(stopped)));
     guard.say_started();
@@ -112,8 +116,8 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(Duration::from_secs(1));
     let reason = loop {
         tokio::select! {
-            _ = look.tick() => if records.thread.is_finished() {
-                break Err(anyhow!("the thread that reads records has ended"));
+            _ = look.tick() => if records.thread.is_finished() || questions.thread.is_finished() {
+                break Err(anyhow!("the thread that reads records, or the one that enrolls, has ended"));
             },
             _ = hangup.recv() => reload(guard).await,
             _ = terminate.recv() => break Ok("SIGTERM"),
@@ -129,6 +133,7 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
         // Streams may be open; who reads them has had their time then.
         let _in_time = tokio::time::timeout(Duration::from_secs(3), server).await;
     }
+    questions.stop();
     records.stop();
     guard.say_stopped(
         reason.as_ref().map_or_else(ToString::to_string, |reason| (*reason).to_owned()).as_str(),

@@ -27,14 +27,19 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 26] = [
+const STRUCTS: [&str; 31] = [
+    "cgroup",
+    "cgroup_root",
     "cred",
     "ctl_table",
     "dentry",
+    "fdtable",
     "file",
+    "files_struct",
     "fs_struct",
     "iattr",
     "inode",
+    "kernfs_node",
     "linux_binprm",
     "mm_struct",
     "mnt_namespace",

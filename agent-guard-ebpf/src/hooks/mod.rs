@@ -4,6 +4,7 @@
 mod attributes;
 mod capable;
 mod descriptors;
+mod enroll;
 mod exec;
 mod files;
 mod guard;

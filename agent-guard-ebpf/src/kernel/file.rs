@@ -44,7 +44,7 @@ impl Untyped {
 }
 
 /// `MNT_INTERNAL` (`include/linux/mount.h`): made by the kernel itself, reachable by no path.
-const MNT_INTERNAL: u32 = 0x4000;
+pub const MNT_INTERNAL: u32 = 0x4000;
 /// `FMODE_READ`, `FMODE_WRITE`, `FMODE_CREATED` (`include/linux/fs.h`, the same from 6.1 to 7.2).
 const FMODE_READ: u32 = 0x1;
 const FMODE_WRITE: u32 = 0x2;
@@ -282,6 +282,13 @@ pub fn mode_of(dentry: u64) -> u32 {
         Some(inode) if inode != 0 => probe!(inode, inode_i_mode, u16).unwrap_or(0) as u32,
         _ => 0,
     }
+}
+
+/// The device that a dentry's inode is a node of, by probe reads.
+#[inline(always)]
+pub fn device_of(dentry: u64) -> Option<u32> {
+    let inode = probe!(dentry, dentry_d_inode, u64)?;
+    probe!(inode, inode_i_rdev, u32)
 }
 
 /// Name of a dentry: address and length.

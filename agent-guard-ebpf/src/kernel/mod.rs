@@ -4,6 +4,8 @@
 //! arguments and on what is reached from them by typed loads. A *probe read* is a helper call that works on any
 //! address; what it returns is a plain number, from which only probe reads go on. The hot path uses typed loads.
 
+mod cgroup;
+pub mod descriptors;
 pub mod file;
 mod inode;
 mod memory;
@@ -18,6 +20,7 @@ use agent_guard_common::layout::KernelLayout;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 
 pub use self::{
+    cgroup::Cgroup,
     file::{Attributes, Dentry, File, Path, Untyped, VfsMount, Vma, key_of, mode_of},
     inode::{Device, Inode, PROC_SUPER_MAGIC, Sysctl},
     memory::{PAGE, memory_page},

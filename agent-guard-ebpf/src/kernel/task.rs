@@ -4,6 +4,8 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_task_pt_regs,
 };
 
+use agent_guard_common::layout::ABSENT;
+
 use super::{File, Path, load, offset, probe};
 
 /// `struct task_struct *`, typed.
@@ -214,6 +216,19 @@ impl Bprm {
     #[inline(always)]
     pub fn file(self) -> File {
         File(load!(self.0, bprm_file, *const u8))
+    }
+
+    /// Whether somebody only asks whether it could be executed (`AT_EXECVE_CHECK`, from 6.14 on).
+    #[inline(always)]
+    pub fn only_checks(self) -> bool {
+        let bit = offset!(bprm_is_check);
+        if bit == ABSENT as usize {
+            return false;
+        }
+        let address = self.0.wrapping_add(bit / 8);
+        // SAFETY: the verifier checks type and offset, and turns faults into zeroes.
+        let byte = unsafe { core::ptr::read_volatile(address) };
+        byte >> (bit % 8) & 1 != 0
     }
 
     /// The first of the page tables of its memory.

@@ -29,6 +29,7 @@ pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
             RuleKind::Exec => "exec",
             RuleKind::Persistence => "persistence",
             RuleKind::Guard => "guard",
+            RuleKind::Enroll => "enroll",
         }
         .to_owned(),
         profile: rule.profile.clone(),

@@ -122,6 +122,8 @@ pub enum Origin {
     Run,
     /// It was attached to a tree that ran already.
     Attach,
+    /// The policy enrolls it.
+    Enroll,
 }
 
 impl Origin {
@@ -131,6 +133,7 @@ impl Origin {
         match self {
             Self::Run => "run",
             Self::Attach => "attach",
+            Self::Enroll => "enroll",
         }
     }
 }

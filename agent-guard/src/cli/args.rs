@@ -177,6 +177,9 @@ pub struct AttachArgs {
 /// Of the daemon's own command.
 #[derive(Debug, Args)]
 pub struct LookArgs {
+    /// Only at what a program inherits that the process executes
+    #[arg(long)]
+    pub inherited: bool,
     /// The processes
     pub pids: Vec<u32>,
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    args::AttachArgs,
+    args::{AttachArgs, LookArgs},
     client::Client,
     exit::{Exit, Failure},
     output::{Out, count},
@@ -55,10 +55,16 @@ pub(super) fn judge() -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
+fn inherited(pids: &[u32]) -> io::Result<Vec<String>> {
+    let all = pids.iter().map(|pid| look::inherited(*pid)).collect::<io::Result<Vec<_>>>()?;
+    Ok(all.concat())
+}
+
 /// Only the daemon runs this.
-pub(super) fn look(pids: &[u32]) -> Result<Exit, Failure> {
-    let found = look::look(pids)
-        .map_err(|error| Failure::new(Exit::Failed, format!("only the daemon runs this: {error}")))?;
+pub(super) fn look(args: &LookArgs) -> Result<Exit, Failure> {
+    let found = if args.inherited { inherited(&args.pids) } else { look::look(&args.pids) };
+    let found =
+        found.map_err(|error| Failure::new(Exit::Failed, format!("only the daemon runs this: {error}")))?;
     Out::new(true).value(&found)?;
     Ok(Exit::Done)
 }

@@ -44,7 +44,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
         Command::Run(args) => Err(run::run(&client, args)),
         Command::Attach(args) => attach::attach(&client, args),
         Command::JudgeDescriptors => attach::judge(),
-        Command::LookAtDescriptors(args) => attach::look(&args.pids),
+        Command::LookAtDescriptors(args) => attach::look(&args),
         Command::Session(command) => session::session(&client, command),
         Command::Approvals(command) => approvals::approvals(&client, command),
         Command::Policy(command) => policy::policy(&client, command),

@@ -100,9 +100,7 @@ fn built(config: &Option<Config>, btf: Option<&Btf>) -> Check {
             .then("use a kernel that was built with them; those of Debian, Ubuntu and Fedora are");
     }
     let has_hooks = btf.is_some_and(|btf| {
-        support::PROGRAMS
-            .iter()
-            .any(|program| program.kind == support::Kind::Lsm && support::present(btf, program))
+        support::PROGRAMS.iter().any(|program| program.lsm_hook().is_some() && support::present(btf, program))
     });
     if has_hooks {
         return Check::ok(NAME, Need::Enforcement, "CONFIG_BPF_LSM, as the kernel's types show");

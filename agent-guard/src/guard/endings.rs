@@ -92,7 +92,8 @@ impl Guard {
     /// before.
     pub(super) fn end_sessions(&self, state: &mut State) {
         let quiet = |number: &u64| state.processes.living(*number).next().is_none();
-        let mut quiet: Vec<u64> = state.running().map(|session| session.number).filter(quiet).collect();
+        let may_end = state.running().filter(|session| !state.enrolled.keeps(session));
+        let mut quiet: Vec<u64> = may_end.map(|session| session.number).filter(quiet).collect();
         state.empty.retain(|number, _| quiet.contains(number));
         let lost = match lock(&self.maps).counts() {
             Ok([_, reports, ..]) => reports,

@@ -63,5 +63,7 @@ pub(super) fn nameless(number: u64, at: u32, slot: &Slot) -> Session {
         binding: slot.binding,
         paths: None,
         origin: Origin::Run,
+        enrolled: None,
+        standing: 0,
     }
 }

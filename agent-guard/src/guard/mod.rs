@@ -6,6 +6,7 @@ mod answers;
 mod attach;
 mod backend;
 mod endings;
+mod enroll;
 mod explaining;
 mod known;
 mod own;
@@ -85,6 +86,7 @@ pub(crate) struct State {
     /// Sessions that a look at all processes found nobody of.
     empty: HashMap<u64, endings::Empty>,
     holds: BTreeMap<Ulid, Hold>,
+    enrolled: enroll::Enrolled,
     in_force: Option<InForce>,
     /// Generation that was in force when the daemon started; 0 for none.
     adopted: u32,
@@ -114,6 +116,8 @@ pub struct Guard {
     state: Mutex<State>,
     /// Held while a tree is attached: one at a time. Taken before the others.
     attaching: Mutex<()>,
+    /// About which programs the kernel asks.
+    asking: Mutex<Option<Arc<enroll::Asking>>>,
 }
 
 /// A thread that panicked while it held a lock has lost nothing that the next can't use: each change is one write.
@@ -151,9 +155,11 @@ impl Guard {
             maps: Mutex::new(maps),
             state: Mutex::new(State::default()),
             attaching: Mutex::new(()),
+            asking: Mutex::new(None),
         };
         // An attach that an earlier daemon has left unfinished is a session with fewer processes.
         lock(&guard.maps).detach()?;
+        guard.adopt_enrollment()?;
         guard.adopt_sessions()?;
         guard.adopt_generations();
         guard.adopt_holds()?;

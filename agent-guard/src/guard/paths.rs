@@ -145,7 +145,9 @@ impl Guard {
 
     fn own_paths(&self, session: &Session) -> Result<OwnPaths, ApiError> {
         let bad = |what: String| ApiError::new(Code::BadRequest, what);
-        let cwd = proc::cwd(session.root_pid).map(PathBuf::from);
+        // A standing session has no first process.
+        let cwd = if session.root_pid == 0 { Some(session.cwd.clone()) } else { proc::cwd(session.root_pid) };
+        let cwd = cwd.map(PathBuf::from);
         let cwd = cwd.ok_or_else(|| bad("the session's directory (${cwd}) can't be found".to_owned()))?;
         let mut own = OwnPaths {
             cwd,

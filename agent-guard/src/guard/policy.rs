@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use agent_guard_common::rules::Profile;
 
-use super::{Generation, Guard, InForce, State, lock, own};
+use super::{Generation, Guard, InForce, State, enroll, lock, own};
 use crate::{
     api::{
         error::{ApiError, Code},
@@ -49,6 +49,10 @@ fn read(config: &Config, kernel: &Enforcement) -> Result<(Policy, Vec<Diagnostic
         tracing::warn!(home = %home.display(), "no rule can name this home directory: persistence says nothing of it");
     }
     unreadable(&policy)?;
+    let wrong = enroll::mistakes(&policy);
+    if !wrong.is_empty() {
+        return Err(Refused::Invalid(wrong));
+    }
     for path in policy.protect(&own::files(config)) {
         tracing::warn!(path = %path.display(), "no rule can protect this path of the guard's own: give it a plain name");
     }
@@ -197,13 +201,36 @@ impl Guard {
     /// Reads, compiles and brings into force what is on disk.
     fn read_and_use(&self, state: &mut State) -> Result<(), Refused> {
         let (policy, warnings) = read(&self.config, &self.possible)?;
+        self.use_policy(state, policy, warnings)
+    }
+
+    /// Compiles a policy and brings it into force.
+    fn use_policy(
+        &self,
+        state: &mut State,
+        mut policy: Policy,
+        warnings: Vec<Diagnostic>,
+    ) -> Result<(), Refused> {
+        policy
+            .number_standing(&Self::standing_numbers(state))
+            .map_err(|mistake| Refused::Invalid(vec![mistake]))?;
         let sessions = self.session_paths(state);
         let mut compiled = policy::build(&policy, &self.fs, &assigned(state), self.key, &sessions)
             .map_err(Refused::Invalid)?;
         compiled.warnings.extend(warnings);
+        let asking = self.before_enrolling(&policy)?;
         let in_force = self.put_in_force(state, policy, compiled)?;
         state.in_force = Some(in_force);
+        self.after_enrolling(state, asking);
         Ok(())
+    }
+
+    /// Looks up anew what the policy in force names: one of its paths leads somewhere else now.
+    pub(super) fn look_up_again(&self) -> Result<(), Refused> {
+        let mut state = lock(&self.state);
+        let Some(in_force) = &state.in_force else { return Ok(()) };
+        let policy = in_force.policy.clone();
+        self.use_policy(&mut state, policy, Vec::new())
     }
 
     /// Publishes a compiled policy, unless the very same tables are in force already. Hooks that it needs are attached
@@ -326,6 +353,7 @@ pub(super) fn warnings(state: &State) -> Vec<String> {
     let mut warnings: Vec<String> = state.refused.iter().cloned().collect();
     let Some(in_force) = &state.in_force else { return warnings };
     warnings.extend(in_force.compiled.warnings.iter().map(ToString::to_string));
+    warnings.extend(state.enrolled.problems().cloned());
     for session in state.running().filter(|session| session.state == SessionState::Running) {
         if in_force.compiled.profile_index(&session.profile).is_none() {
             warnings.push(format!(
@@ -352,7 +380,12 @@ fn entries(compiled: &Compiled) -> tables::Compiled {
             names: list(&compiled.names),
         },
         suffixes: compiled.head.suffixes,
-        profiles: compiled.profiles.iter().map(|(_, index, profile)| (*index, *profile)).collect(),
+        profiles: compiled
+            .profiles
+            .iter()
+            .map(|(_, index, profile)| (*index, *profile))
+            .chain([(agent_guard_common::enroll::PROFILE, compiled.enrollment)])
+            .collect(),
         networks: compiled.networks.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
         commands: compiled.commands.clone(),
         programs: list(&compiled.programs),

@@ -57,7 +57,10 @@ impl Guard {
         let mut state = lock(&self.state);
         match record {
             Record::Fork(fork) => state.processes.forked(&fork),
-            Record::Exec(exec) => state.processes.executed(&exec),
+            Record::Exec(exec) => {
+                state.processes.executed(&exec);
+                self.seated(&mut state, exec.header.session);
+            }
             Record::Exit(exit) => state.processes.exited(&exit.header),
             Record::Judged(judged) => self.judged(&mut state, &judged),
         }

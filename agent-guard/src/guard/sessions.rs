@@ -60,6 +60,8 @@ impl Guard {
         let tagged = pids.into_iter().filter_map(|pid| {
             let process = proc::open(pid).ok()?;
             let tag = maps.tag_of(process.as_fd()).ok()??;
+            // On trial, while the kernel side finds out whether a program is enrolled.
+            let tag = Some(tag).filter(|tag| tag.session != agent_guard_common::enroll::SESSION)?;
             (!proc::stat(pid).ok()?.dead()).then_some((pid, tag.session))
         });
         tagged.collect()
@@ -128,15 +130,7 @@ impl Guard {
         mode: Mode,
         request: StartSession,
     ) -> Result<Session, ApiError> {
-        let taken = lock(&self.maps).sessions().map_err(internal)?;
-        let slot = (1..MAX_SESSIONS).find(|slot| !taken.iter().any(|(other, _)| other == slot));
-        let Some(slot) = slot else {
-            let detail = format!("{} sessions run, more than that can't be", taken.len());
-            return Err(ApiError::new(Code::Unavailable, detail));
-        };
-        // Numbers grow with the clock since boot, so none comes twice, whatever daemon gives it.
-        let last = state.sessions.keys().chain(taken.iter().map(|(_, slot)| &slot.id)).max().copied();
-        let number = proc::boot_clock().max(last.unwrap_or_default().saturating_add(1));
+        let (number, slot) = self.next_session(state)?;
         Ok(Session {
             id: Ulid::new(),
             number,
@@ -157,7 +151,23 @@ impl Guard {
             binding: 0,
             paths: None,
             origin: Origin::Run,
+            enrolled: None,
+            standing: 0,
         })
+    }
+
+    /// A number that no session has had, and a slot that none has.
+    pub(super) fn next_session(&self, state: &State) -> Result<(u64, u32), ApiError> {
+        let taken = lock(&self.maps).sessions().map_err(internal)?;
+        let slot = (1..MAX_SESSIONS).find(|slot| !taken.iter().any(|(other, _)| other == slot));
+        let Some(slot) = slot else {
+            let detail = format!("{} sessions run, more than that can't be", taken.len());
+            return Err(ApiError::new(Code::Unavailable, detail));
+        };
+        // Numbers grow with the clock since boot, so none comes twice, whatever daemon gives it.
+        let last = state.sessions.keys().chain(taken.iter().map(|(_, slot)| &slot.id)).max().copied();
+        let number = proc::boot_clock().max(last.unwrap_or_default().saturating_add(1));
+        Ok((number, slot))
     }
 
     /// Writes file, slot and tag, in that order; takes them back if one fails.

@@ -63,8 +63,9 @@ impl Guard {
     fn operations(&self, state: &State) -> Result<u64, Error> {
         match &state.in_force {
             Some(in_force) => {
-                let profiles = in_force.compiled.profiles.iter();
-                Ok(profiles.fold(0, |judged, (_, _, profile)| judged | profile.judged))
+                let profiles = in_force.compiled.profiles.iter().map(|(_, _, profile)| profile);
+                let all = profiles.chain([&in_force.compiled.enrollment]);
+                Ok(all.fold(0, |judged, profile| judged | profile.judged))
             }
             None => Ok(judged(&lock(&self.maps).outer.read()?.profiles)),
         }

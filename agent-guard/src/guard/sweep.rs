@@ -40,6 +40,7 @@ impl Guard {
             self.sweep_holds(&mut state);
             state.processes.prune();
             self.end_sessions(&mut state);
+            self.sweep_enrollment(&mut state);
         }
         self.say_losses(&mut state);
         drop(state);

@@ -183,6 +183,14 @@ impl Btf {
         self.structs.contains_key(name)
     }
 
+    /// Finds a bitfield of one bit by its name; its place in bits from the beginning of the structure.
+    #[must_use]
+    pub fn bit(&self, of: &str, name: &str) -> Option<u32> {
+        let id = *self.structs.get(of)?;
+        let (offset, _, size) = self.find(id, name, 0, &mut { MEMBERS })?;
+        (size == 1).then_some(offset)
+    }
+
     /// Finds a member by its path, dots between the names. Members of structures without a name count as
     /// members of what holds them.
     #[must_use]
@@ -190,8 +198,8 @@ impl Btf {
         let mut id = *self.structs.get(of)?;
         let mut offset = 0u32;
         for name in path.split('.') {
-            let (bits, inner) = self.find(id, name, 0, &mut { MEMBERS })?;
-            if bits % 8 != 0 {
+            let (bits, inner, size) = self.find(id, name, 0, &mut { MEMBERS })?;
+            if size != 0 || bits % 8 != 0 {
                 return None; // A bitfield has no address.
             }
             offset = offset.checked_add(bits / 8)?;
@@ -200,9 +208,9 @@ impl Btf {
         Some(Place { offset, shape: self.shape(id) })
     }
 
-    /// Offset in bits and type of a direct member, through structures without a name. Looks at no more than `left`
+    /// Offset in bits, type, and for a bitfield its size in bits of a direct member, through structures without a name. Looks at no more than `left`
     /// members: in bad data a structure could hold itself many times over.
-    fn find(&self, id: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32)> {
+    fn find(&self, id: u32, name: &str, depth: u32, left: &mut u32) -> Option<(u32, u32, u32)> {
         let Type::Struct { members, bitfields, .. } = self.types.get(id as usize)? else { return None };
         for member in members {
             *left = left.checked_sub(1)?;
@@ -214,15 +222,15 @@ impl Btf {
             };
             if member.name != 0 {
                 if self.text(member.name) == name {
-                    return (size == 0).then_some((offset, member.of));
+                    return Some((offset, member.of, size));
                 }
             } else if depth < 8
                 && *left > 0
                 && let inner = self.resolve(member.of)
                 && let Some(Type::Struct { name: 0, .. }) = self.types.get(inner as usize)
-                && let Some((inner, of)) = self.find(inner, name, depth + 1, left)
+                && let Some((inner, of, size)) = self.find(inner, name, depth + 1, left)
             {
-                return Some((offset.checked_add(inner)?, of));
+                return Some((offset.checked_add(inner)?, of, size));
             }
         }
         None
@@ -329,9 +337,9 @@ pub(super) fn tests_empty() -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// `struct outer { int a; struct { const struct inner *p; }; unsigned flags:3; struct inner in; }`.
+    /// `struct outer { int a; struct { const struct inner *p; }; unsigned flags:3, one:1; struct inner in; }`.
     fn sample() -> Vec<u8> {
-        let strings = b"\0int\0outer\0inner\0a\0p\0flags\0in\0bpf_lsm_x\0";
+        let strings = b"\0int\0outer\0inner\0a\0p\0flags\0one\0in\0bpf_lsm_x\0";
         let at = |text: &str| {
             let text = format!("\0{text}\0");
             (strings.windows(text.len()).position(|w| w == text.as_bytes()).unwrap() + 1) as u32
@@ -343,8 +351,9 @@ mod tests {
         words.extend([0, info(10, 0, 0), 2]); // 3: const inner
         words.extend([0, info(2, 0, 0), 3]); // 4: pointer
         words.extend([0, info(4, 1, 0), 8, at("p"), 4, 0]); // 5: no name
-        words.extend([at("outer"), info(4, 4, 1), 32]); // 6
-        words.extend([at("a"), 1, 0, 0, 5, 64, at("flags"), 1, 3 << 24 | 128, at("in"), 2, 160]);
+        words.extend([at("outer"), info(4, 5, 1), 32]); // 6
+        words.extend([at("a"), 1, 0, 0, 5, 64, at("flags"), 1, 3 << 24 | 128]);
+        words.extend([at("one"), 1, 1 << 24 | 131, at("in"), 2, 160]);
         words.extend([at("bpf_lsm_x"), info(12, 0, 0), 0]); // 7
         let types: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut data = Vec::new();
@@ -363,7 +372,11 @@ mod tests {
         assert_eq!(btf.member("outer", "in.a"), int(20));
         let pointer = Place { offset: 8, shape: Shape::Pointer("inner".into()) };
         assert_eq!(btf.member("outer", "p"), Some(pointer));
-        assert_eq!(btf.member("outer", "flags"), None);
+        assert_eq!(
+            (btf.member("outer", "flags"), btf.bit("outer", "flags"), btf.bit("outer", "a")),
+            (None, None, None)
+        );
+        assert_eq!((btf.bit("outer", "one"), btf.bit("inner", "one")), (Some(131), None));
         assert_eq!(btf.member("outer", "missing"), None);
         assert_eq!(btf.member("missing", "a"), None);
         assert!(btf.has_function("bpf_lsm_x"));

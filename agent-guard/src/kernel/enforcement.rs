@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     btf::Btf,
     host::Host,
-    support::{self, Kind, PROGRAMS, Program},
+    support::{self, PROGRAMS, Program},
 };
 
 /// How much of something is enforced.
@@ -178,7 +178,8 @@ impl Enforcement {
 
     /// What no policy says: programs that keep the tag and the guard itself, each with what is enforced.
     pub fn always(&self) -> impl Iterator<Item = (&Program, Coverage)> {
-        let always = self.programs.iter().filter(|(program, _)| program.always && program.kind == Kind::Lsm);
+        let always =
+            self.programs.iter().filter(|(program, _)| program.always && program.lsm_hook().is_some());
         always.map(|entry| {
             if self.blocked.is_empty() {
                 return (&entry.0, of_programs(std::iter::once(entry)));
@@ -200,7 +201,7 @@ impl Enforcement {
 /// What these programs enforce together.
 fn of_programs<'a>(programs: impl Iterator<Item = &'a (Program, State)>) -> Coverage {
     let mut coverage = Coverage { hooks: Vec::new(), extent: Extent::Full, why: Vec::new() };
-    for (program, state) in programs.filter(|(program, _)| program.kind == Kind::Lsm) {
+    for (program, state) in programs.filter(|(program, _)| program.lsm_hook().is_some()) {
         if *state == State::AtWork {
             coverage.hooks.push(program.name);
         }

@@ -20,6 +20,8 @@ enum Expect {
     List(&'static str),
     /// An array of bytes.
     Bytes,
+    /// A bit, by its place in bits; or nothing, where the kernel doesn't have it.
+    Bit,
 }
 
 /// Where a field of the layout is found.
@@ -47,7 +49,7 @@ macro_rules! fields {
     };
 }
 
-use Expect::{Bytes, Int, List, Pointer, Struct};
+use Expect::{Bit, Bytes, Int, List, Pointer, Struct};
 
 fields! {
     task_flags: "task_struct" "flags" => Int(&[4]);
@@ -80,8 +82,18 @@ fields! {
     bprm_exec: "linux_binprm" "exec" => Int(&[8]);
     bprm_argc: "linux_binprm" "argc" => Int(&[4]);
     bprm_file: "linux_binprm" "file" => Pointer("file");
+    bprm_is_check: "linux_binprm" "is_check" => Bit;
     mm_pgd: "mm_struct" "pgd" => Pointer("");
     task_fs: "task_struct" "fs" => Pointer("fs_struct");
+    task_files: "task_struct" "files" => Pointer("files_struct");
+    files_fdt: "files_struct" "fdt" => Pointer("fdtable");
+    fdt_max_fds: "fdtable" "max_fds" => Int(&[4]);
+    fdt_fd: "fdtable" "fd" => Pointer("");
+    fdt_close_on_exec: "fdtable" "close_on_exec" => Pointer("");
+    cgroup_root: "cgroup" "root" => Pointer("cgroup_root");
+    cgroup_kn: "cgroup" "kn" => Pointer("kernfs_node");
+    cgroup_root_hierarchy_id: "cgroup_root" "hierarchy_id" => Int(&[4]);
+    kernfs_node_id: "kernfs_node" "id" => Int(&[8]);
     fs_struct_pwd: "fs_struct" "pwd" => Struct("path");
     bprm_filename: "linux_binprm" "filename" => Pointer("");
     file_f_path: "file" "f_path" | "__f_path" => Struct("path");
@@ -202,6 +214,10 @@ fn attempt(btf: &Btf) -> (KernelLayout, Vec<Error>) {
 
 /// Where a field is.
 fn place(btf: &Btf, field: &Field) -> Result<u32, Error> {
+    if matches!(field.expect, Bit) {
+        let found = field.paths.iter().find_map(|path| btf.bit(field.of, path));
+        return Ok(found.unwrap_or(ABSENT));
+    }
     let found = field.paths.iter().find_map(|path| Some((*path, btf.member(field.of, path)?)));
     let Some((path, place)) = found else {
         let path = field.paths.first().copied().unwrap_or(field.name);

@@ -280,9 +280,9 @@ fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Resul
     let name = program.name;
     let refused = |source| Error::Program { name, source: Box::new(source) };
     match program.kind {
-        Kind::Lsm => {
+        Kind::Lsm | Kind::LsmAt(_) => {
             let code: &mut Lsm = code.try_into().map_err(refused)?;
-            code.load(name, btf).map_err(refused)?;
+            code.load(program.lsm_hook().unwrap_or(name), btf).map_err(refused)?;
             let id = code.attach().map_err(refused)?;
             Ok(Some(code.take_link(id).map_err(refused)?.into()))
         }

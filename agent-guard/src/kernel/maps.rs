@@ -1,12 +1,14 @@
 //! The maps, opened from their pins: what the daemon writes and reads.
 
 use std::{
+    collections::BTreeMap,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     path::Path,
 };
 
 use agent_guard_common::{
     attach::{Attaching, Progress, Relative},
+    enroll::Seat,
     event::{self, Judged},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
@@ -16,7 +18,7 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 26] = [
+pub const NAMES: [&str; 30] = [
     "TAGS",
     "SCRATCH",
     "KNOWN",
@@ -25,6 +27,10 @@ pub const NAMES: [&str; 26] = [
     "ATTACHING",
     "PROGRESS",
     "RELATIVES",
+    "SEATS",
+    "STANDING",
+    "ENROLLED_USERS",
+    "ENROLLED_CGROUPS",
     "GENERATION",
     "FILTERS",
     "OBJECTS",
@@ -53,6 +59,10 @@ pub struct Maps {
     attaching: Array<MapData, Attaching>,
     progress: Array<MapData, Progress>,
     relatives: HashMap<MapData, Relative, u32>,
+    seats: HashMap<MapData, Relative, Seat>,
+    standing: Array<MapData, Seat>,
+    users: HashMap<MapData, u32, u32>,
+    groups: HashMap<MapData, u64, u32>,
     holds: HashMap<MapData, u64, Record>,
     answers: HashMap<MapData, u64, Answer>,
     counts: PerCpuArray<MapData, u64>,
@@ -92,6 +102,10 @@ impl Maps {
             attaching: open(maps, "ATTACHING")?,
             progress: open(maps, "PROGRESS")?,
             relatives: open(maps, "RELATIVES")?,
+            seats: open(maps, "SEATS")?,
+            standing: open(maps, "STANDING")?,
+            users: open(maps, "ENROLLED_USERS")?,
+            groups: open(maps, "ENROLLED_CGROUPS")?,
             holds: open(maps, "HOLDS")?,
             answers: open(maps, "ANSWERS")?,
             counts: open(maps, "COUNTS")?,
@@ -215,6 +229,110 @@ impl Maps {
         }
     }
 
+    /// Leaves a seat for a process that is about to execute a program.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn reserve(&mut self, process: &Relative, seat: &Seat) -> Result<(), Error> {
+        self.seats.insert(process, seat, 0).map_err(Error::map("SEATS"))
+    }
+
+    /// Whether there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn has_seat(&self, process: &Relative) -> Result<bool, Error> {
+        match self.seats.get(process, 0) {
+            Ok(_) => Ok(true),
+            Err(MapError::KeyNotFound) => Ok(false),
+            Err(error) => Err(Error::map("SEATS")(error)),
+        }
+    }
+
+    /// Takes one away; false if it was gone already.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn take_seat(&mut self, process: &Relative) -> Result<bool, Error> {
+        taken(self.seats.remove(process), "SEATS")
+    }
+
+    /// Takes all of them away.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn clear_seats(&mut self) -> Result<(), Error> {
+        let all: Vec<Relative> = self.seats.keys().filter_map(Result::ok).collect();
+        all.iter().try_for_each(|process| gone(self.seats.remove(process), "SEATS"))
+    }
+
+    /// Says where standing session of a number is.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn set_standing(&mut self, number: u32, seat: &Seat) -> Result<(), Error> {
+        self.standing.set(number, seat, 0).map_err(Error::map("STANDING"))
+    }
+
+    /// Users that are enrolled.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn enrolled_users(&self) -> Result<Vec<u32>, Error> {
+        self.users.keys().collect::<Result<_, _>>().map_err(Error::map("ENROLLED_USERS"))
+    }
+
+    /// Enrolls a user into a standing session.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn enroll_user(&mut self, uid: u32, number: u32) -> Result<(), Error> {
+        self.users.insert(uid, number, 0).map_err(Error::map("ENROLLED_USERS"))
+    }
+
+    /// A user is enrolled no more.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn disenroll_user(&mut self, uid: u32) -> Result<(), Error> {
+        gone(self.users.remove(&uid), "ENROLLED_USERS")
+    }
+
+    /// Control groups that are enrolled, and their standing sessions.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn enrolled_groups(&self) -> Result<BTreeMap<u64, u32>, Error> {
+        self.groups.iter().collect::<Result<_, _>>().map_err(Error::map("ENROLLED_CGROUPS"))
+    }
+
+    /// Enrolls a control group.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn enroll_group(&mut self, id: u64, number: u32) -> Result<(), Error> {
+        self.groups.insert(id, number, 0).map_err(Error::map("ENROLLED_CGROUPS"))
+    }
+
+    /// A control group is enrolled no more.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn disenroll_group(&mut self, id: u64) -> Result<(), Error> {
+        gone(self.groups.remove(&id), "ENROLLED_CGROUPS")
+    }
+
     /// The calls that wait, by number.
     ///
     /// # Errors
@@ -296,9 +414,17 @@ impl Maps {
 
 /// What isn't there needs no removing.
 fn gone(result: Result<(), MapError>, name: &'static str) -> Result<(), Error> {
+    taken(result, name).map(drop)
+}
+
+/// Whether something was there to be removed.
+fn taken(result: Result<(), MapError>, name: &'static str) -> Result<bool, Error> {
     match result {
-        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(()) => Ok(true),
+        Err(MapError::KeyNotFound) => Ok(false),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(false)
+        }
         Err(error) => Err(Error::map(name)(error)),
     }
 }

@@ -135,7 +135,7 @@ impl Error {
         Self::call("open", path.display().to_string())
     }
 
-    fn call(call: &'static str, object: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn call(call: &'static str, object: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let object = object.into();
         move |source| Self::Call { call, object, source }
     }

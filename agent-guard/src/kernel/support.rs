@@ -16,8 +16,10 @@ const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// To an LSM hook.
+    /// To the LSM hook of its name.
     Lsm,
+    /// To another one.
+    LsmAt(Hook),
     /// To a tracepoint with BTF.
     Tracepoint,
     /// To nothing: the daemon runs it, over what is named so (`bpf_iter_reg_target`, `kernel/bpf/task_iter.c`).
@@ -42,6 +44,16 @@ pub struct Program {
 }
 
 impl Program {
+    /// The LSM hook that it is attached to, if it is.
+    #[must_use]
+    pub const fn lsm_hook(&self) -> Option<&'static str> {
+        match self.kind {
+            Kind::Lsm => Some(self.name),
+            Kind::LsmAt(hook) => Some(hook.name()),
+            Kind::Tracepoint | Kind::Iterator(_) => None,
+        }
+    }
+
     /// Whether it judges one of these operations.
     #[must_use]
     pub fn judges(&self, ops: &[Op]) -> bool {
@@ -66,6 +78,10 @@ const fn hook(hook: Hook, ops: &'static [Op], enforces: &'static str) -> Program
 /// One that keeps the guard from sessions, too.
 const fn guard(hook: Hook, ops: &'static [Op], enforces: &'static str) -> Program {
     Program { name: hook.name(), kind: Kind::Lsm, enforces, instead: None, ops, always: true }
+}
+
+const fn enrolls(name: &'static str, kind: Kind, enforces: &'static str) -> Program {
+    Program { name, kind, enforces, instead: None, ops: &[Op::ENROLL], always: false }
 }
 
 const fn tracepoint(name: &'static str, enforces: &'static str) -> Program {
@@ -202,6 +218,13 @@ pub const PROGRAMS: &[Program] = &[
     guard(Hook::TASK_SETSCHEDULER, &[Op::PRIORITY], "priority: how others are scheduled; the guard's stays"),
     guard(Hook::TASK_SETRLIMIT, &[Op::PRIORITY], "priority: limits of others; the guard's stay"),
     guard(Hook::TASK_MOVEMEMORY, &[Op::PRIORITY], "priority: where memory of others is; the guard's stays"),
+    enrolls(
+        "enroll",
+        Kind::LsmAt(Hook::BPRM_CREDS_FOR_EXEC),
+        "enroll: programs, users and control groups that become sessions by themselves",
+    ),
+    enrolls("enroll_interpreter", Kind::LsmAt(Hook::BPRM_CHECK_SECURITY), "enroll: interpreters of scripts"),
+    enrolls("cgroup_mkdir", Kind::Tracepoint, "enroll: control groups, as soon as they are made"),
     tracepoint("sched_process_fork", "who started whom"),
     tracepoint("sched_process_exec", "which program"),
     tracepoint("sched_process_exit", "when it ended"),
@@ -252,8 +275,10 @@ pub fn lsm_parameter(host: &Host, list: Option<&str>) -> String {
 #[must_use]
 pub fn present(btf: &Btf, program: &Program) -> bool {
     match program.kind {
-        Kind::Lsm => btf.has_function(&format!("bpf_lsm_{}", program.name)),
-        // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these three.
+        Kind::Lsm | Kind::LsmAt(_) => {
+            program.lsm_hook().is_some_and(|hook| btf.has_function(&format!("bpf_lsm_{hook}")))
+        }
+        // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these four.
         Kind::Tracepoint | Kind::Iterator(_) => true,
     }
 }
@@ -393,7 +418,11 @@ mod tests {
     #[test]
     fn every_hook_has_a_program() {
         for hook in Hook::ALL {
-            assert!(PROGRAMS.iter().any(|program| program.name == hook.name()), "{}", hook.name());
+            assert!(
+                PROGRAMS.iter().any(|program| program.lsm_hook() == Some(hook.name())),
+                "{}",
+                hook.name()
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     diagnostic::Diagnostic,
+    enroll::{self, Enroll},
     exec::Exec,
     model::{FileRule, Mode, NetRule, Outside, PathPattern, Policy, Profile, ScopePath},
     net, parse,
@@ -19,7 +20,7 @@ use super::{
 };
 
 const TOP: Keys =
-    Keys { place: "the policy", known: &["version", "critical", "profile"], later: &["enroll"] };
+    Keys { place: "the policy", known: &["version", "critical", "enroll", "profile"], later: &[] };
 const PROFILE: Keys = Keys {
     place: "a profile",
     known: &["mode", "files", "exec", "network", "system"],
@@ -42,13 +43,14 @@ const MAX_NAME: usize = 64;
 /// Reads the policy out of its sources.
 pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
     let mut mistakes = Vec::new();
-    let mut critical = Vec::new();
+    let (mut critical, mut enroll) = (Vec::new(), Vec::new());
     let mut profiles: BTreeMap<String, Profile> = BTreeMap::new();
     for source in sources {
         let mut checker = Checker { report: Report::new(source) };
-        let (more, found) = checker.document();
+        let Document { critical: more, enroll: enrolled, profiles: found } = checker.document();
         mistakes.extend(checker.report.finish());
         critical.extend(more);
+        enroll.extend(enrolled);
         for profile in found {
             if let Some(first) = profiles.get(&profile.name) {
                 let message = format!("profile `{}` is already defined at {}", profile.name, first.origin);
@@ -65,6 +67,7 @@ pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
     }
     let mut policy = Policy {
         critical,
+        enroll,
         own: Vec::new(),
         homes: Vec::new(),
         profiles: profiles.into_values().collect(),
@@ -72,7 +75,9 @@ pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
         digest: digest(sources),
     };
     policy.persist(&[]);
-    Ok(policy)
+    let mut mistakes = enroll::mistakes(&policy);
+    mistakes.extend(policy.number_standing(&BTreeMap::new()).err());
+    if mistakes.is_empty() { Ok(policy) } else { Err(mistakes) }
 }
 
 /// SHA-256 over names and texts, each with its length before it.
@@ -85,13 +90,21 @@ fn digest(sources: &[Source]) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What one source says.
+#[derive(Default)]
+struct Document {
+    critical: Vec<FileRule>,
+    enroll: Vec<Enroll>,
+    profiles: Vec<Profile>,
+}
+
 /// Reads one source.
 pub(super) struct Checker<'a> {
     pub(super) report: Report<'a>,
 }
 
 impl Checker<'_> {
-    fn document(&mut self) -> (Vec<FileRule>, Vec<Profile>) {
+    fn document(&mut self) -> Document {
         let Some(document) = self.report.document() else { return Default::default() };
         let top = document.get_ref();
         self.report.keys(top, &TOP);
@@ -100,13 +113,14 @@ impl Checker<'_> {
             Some(value) => self.rules(value, "critical", true),
             None => Vec::new(),
         };
+        let enroll = top.get("enroll").map_or_else(Vec::new, |value| self.enroll(value));
         let mut profiles = Vec::new();
         if let Some(table) = top.get("profile").and_then(|value| self.report.table(value, "`profile`")) {
             for (name, value) in table {
                 profiles.extend(self.profile(name.get_ref(), &name.span(), value));
             }
         }
-        (critical, profiles)
+        Document { critical, enroll, profiles }
     }
 
     fn version(&mut self, value: Option<&Value<'_>>) {
@@ -252,7 +266,7 @@ impl Checker<'_> {
         value
     }
 
-    fn path(&mut self, value: &Value<'_>, what: &str) -> Option<PathPattern> {
+    pub(super) fn path(&mut self, value: &Value<'_>, what: &str) -> Option<PathPattern> {
         match paths::parse(self.report.string(value, what)?) {
             Ok(path) => Some(path),
             Err(paths::Unusable(message, help)) => {

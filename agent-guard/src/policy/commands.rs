@@ -27,6 +27,7 @@ use regex_automata::{
 
 use super::{
     diagnostic::Diagnostic,
+    enroll,
     exec::{CommandPattern, Glob, Word},
     fs::Filesystem,
     model::{Policy, Profile},
@@ -58,6 +59,8 @@ const MAX_BYTES: usize = 16 << 20;
 pub(super) struct Commands {
     /// All states, by number; the first is dead. Empty if there are no rules.
     pub(super) states: Vec<CommandState>,
+    /// The first state of the automaton that reads paths of control groups; 0 if none is enrolled.
+    pub(super) enrollment: u32,
     /// The first state of each profile, in the order of the policy; 0 for those without rules.
     pub(super) first: Vec<u32>,
     /// Numbers of programs.
@@ -71,23 +74,37 @@ pub(super) struct Commands {
 /// Rules that need more states than there is room for, and too many programs.
 pub(super) fn compile(policy: &Policy, fs: &dyn Filesystem) -> Result<Commands, Vec<Diagnostic>> {
     let mut commands = Commands { first: vec![0; policy.profiles.len()], ..Commands::default() };
-    if policy.profiles.iter().all(|profile| profile.exec.rules.is_empty()) {
+    let (groups, standing) = enroll::expressions(policy);
+    let rules = policy.profiles.iter().any(|profile| !profile.exec.rules.is_empty());
+    if !rules && groups.is_empty() {
         return Ok(commands);
     }
-    let programs = Programs::find(policy, fs)?;
+    let programs = if rules { Programs::find(policy, fs)? } else { Programs::default() };
     commands.states.push(CommandState::DEAD);
     let mut numbers = Numbers::commands(policy);
     let mut mistakes = Vec::new();
     for (profile, first) in policy.profiles.iter().zip(&mut commands.first) {
-        let rules: Vec<u32> = profile.exec.rules.iter().map(|_| numbers.take()).collect();
-        if rules.is_empty() {
+        let rules = &profile.exec.rules;
+        let slots: Vec<Slot> = rules.iter().map(|rule| Slot::new(rule.verdict, numbers.take())).collect();
+        if slots.is_empty() {
             continue;
         }
-        match automaton(profile, &programs)
-            .and_then(|made| states(&made, profile, &rules, &mut commands.states))
-        {
+        let patterns: Vec<_> = rules.iter().map(|rule| expression(&rule.command, &programs)).collect();
+        match automaton(&patterns).and_then(|made| states(&made, &slots, &mut commands.states)) {
             Ok(state) => *first = state,
             Err(what) => mistakes.push(too_much(profile, &what)),
+        }
+    }
+    if !groups.is_empty() {
+        match automaton(&groups).and_then(|made| states(&made, &standing, &mut commands.states)) {
+            Ok(state) => commands.enrollment = state,
+            Err(what) => {
+                let message = format!("no room for the control groups that are enrolled: {what}");
+                let help = "use fewer of them, or fewer `*`";
+                mistakes.extend(
+                    policy.enroll.first().map(|entry| Diagnostic::error(&entry.origin, message).help(help)),
+                );
+            }
         }
     }
     commands.programs = programs.numbers;
@@ -266,10 +283,8 @@ fn expression(command: &CommandPattern, programs: &Programs) -> String {
 
 type Dfa = dense::DFA<Vec<u32>>;
 
-/// All rules of a profile as one automaton.
-fn automaton(profile: &Profile, programs: &Programs) -> Result<Dfa, String> {
-    let patterns: Vec<_> =
-        profile.exec.rules.iter().map(|rule| expression(&rule.command, programs)).collect();
+/// All of these expressions as one automaton.
+fn automaton(patterns: &[String]) -> Result<Dfa, String> {
     let config = dense::Config::new()
         .match_kind(MatchKind::All)
         .start_kind(StartKind::Anchored)
@@ -279,17 +294,12 @@ fn automaton(profile: &Profile, programs: &Programs) -> Result<Dfa, String> {
         .configure(config)
         .syntax(syntax::Config::new().unicode(false).utf8(false))
         .thompson(thompson::Config::new().utf8(false).nfa_size_limit(Some(MAX_BYTES)))
-        .build_many(&patterns)
+        .build_many(patterns)
         .map_err(|error| error.to_string())
 }
 
 /// Adds the states of an automaton to the others; the number of its first one.
-fn states(
-    made: &Dfa,
-    profile: &Profile,
-    numbers: &[u32],
-    all: &mut Vec<CommandState>,
-) -> Result<u32, String> {
+fn states(made: &Dfa, rules: &[Slot], all: &mut Vec<CommandState>) -> Result<u32, String> {
     let full = || format!("they need more than {MAX_COMMAND_STATES} states");
     let start = made
         .start_state_forward(&Input::new(b"").anchored(Anchored::Yes))
@@ -299,7 +309,7 @@ fn states(
     let base = all.len();
     known.insert(start, u16::try_from(base).map_err(|_full| full())?);
     while let Some(state) = waiting.pop_front() {
-        let mut row = CommandState { rule: rule_at(made, state, profile, numbers), next: [0; 256] };
+        let mut row = CommandState { rule: rule_at(made, state, rules), next: [0; 256] };
         for (byte, next) in (0..=255_u8).zip(&mut row.next) {
             let to = made.next_state(state, byte);
             if made.is_dead_state(to) {
@@ -321,16 +331,13 @@ fn states(
 }
 
 /// The strictest of the rules that are true if the text ends here.
-fn rule_at(made: &Dfa, state: StateID, profile: &Profile, numbers: &[u32]) -> Slot {
+fn rule_at(made: &Dfa, state: StateID, rules: &[Slot]) -> Slot {
     let end = made.next_eoi_state(state);
     if !made.is_match_state(end) {
         return Slot::NONE;
     }
     let matches = (0..made.match_len(end)).map(|at| made.match_pattern(end, at).as_usize());
-    matches.fold(Slot::NONE, |slot, at| match (profile.exec.rules.get(at), numbers.get(at)) {
-        (Some(rule), Some(number)) => slot.stricter(Slot::new(rule.verdict, *number)),
-        _ => slot,
-    })
+    matches.filter_map(|at| rules.get(at)).fold(Slot::NONE, |slot, rule| slot.stricter(*rule))
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::{
 };
 
 use agent_guard_common::{
-    Op, Verdict,
+    Op, Verdict, enroll,
     names::Shapes,
     object::SideKey,
-    rules::{MAX_PROFILES, OpRules, Place, Profile, Side},
+    rules::{OpRules, Place, Profile, Side},
 };
 
 use super::{
@@ -43,12 +43,13 @@ pub(super) fn compile(
     warnings.extend(exec::warnings(policy));
     let indexes = indexes(policy, assigned)?;
     let networks = network::compile(policy, &indexes)?;
-    let Commands { states, first, programs } = commands;
+    let Commands { states, first, enrollment, programs } = commands;
     let profiles = policy.profiles.iter().zip(&indexes).zip(first);
     let profiles = profiles
         .map(|((profile, &index), first)| (profile.name.clone(), index, entry(policy, profile, first)));
     let mut compiled = Compiled {
         profiles: profiles.collect(),
+        enrollment: super::enroll::entry(policy, enrollment),
         networks,
         commands: states,
         programs,
@@ -100,10 +101,11 @@ fn entry(policy: &Policy, profile: &model::Profile, commands: u32) -> Profile {
 fn indexes(policy: &Policy, assigned: &BTreeMap<String, u32>) -> Result<Vec<u32>, Vec<Diagnostic>> {
     let mut mistakes = Vec::new();
     let mut indexes = Vec::new();
-    let mut free = (0..MAX_PROFILES).filter(|index| !assigned.values().any(|taken| taken == index));
+    // The last one is of those who are enrolled.
+    let mut free = (0..enroll::PROFILE).filter(|index| !assigned.values().any(|taken| taken == index));
     for profile in &policy.profiles {
         let index = match assigned.get(&profile.name) {
-            Some(&index) if index < MAX_PROFILES && !indexes.contains(&index) => Some(index),
+            Some(&index) if index < enroll::PROFILE && !indexes.contains(&index) => Some(index),
             Some(index) => {
                 let message =
                     format!("profile `{}` can't have the index {index} that it has had", profile.name);
@@ -121,9 +123,10 @@ fn indexes(policy: &Policy, assigned: &BTreeMap<String, u32>) -> Result<Vec<u32>
                 Diagnostic::error(
                     &profile.origin,
                     format!(
-                        "no room for profile `{}`: there can be {MAX_PROFILES} since the guard started, \
+                        "no room for profile `{}`: there can be {} since the guard started, \
                      and profiles that are gone count too",
-                        profile.name
+                        profile.name,
+                        enroll::PROFILE
                     ),
                 )
                 .help("use fewer profiles, or end all sessions and start the guard anew"),
@@ -226,6 +229,10 @@ impl Places<'_> {
                     let Some(&index) = self.indexes.get(at) else { continue };
                     place.profiles |= 1 << index;
                     sides.push((index, said.side()));
+                }
+                Owner::Enrollment => {
+                    place.profiles |= 1 << enroll::PROFILE;
+                    sides.push((enroll::PROFILE, said.side()));
                 }
                 Owner::Session => {}
             }

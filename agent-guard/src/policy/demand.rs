@@ -33,6 +33,8 @@ pub enum Part {
     System,
     /// The guard itself.
     Guard,
+    /// `enroll`.
+    Enroll,
 }
 
 impl Part {
@@ -50,6 +52,7 @@ impl Part {
             Self::Persistence => "persistence",
             Self::System => "system",
             Self::Guard => "guard",
+            Self::Enroll => "enroll",
         }
     }
 }
@@ -63,6 +66,7 @@ impl From<RuleKind> for Part {
             RuleKind::Exec => Self::Exec,
             RuleKind::Persistence => Self::Persistence,
             RuleKind::Guard => Self::Guard,
+            RuleKind::Enroll => Self::Enroll,
         }
     }
 }
@@ -93,7 +97,7 @@ impl Demand {
     #[must_use]
     pub fn of_rule(rule: &RuleInfo, mode: Mode) -> Self {
         let part = Part::from(rule.kind);
-        let critical = matches!(part, Part::Critical | Part::Guard);
+        let critical = matches!(part, Part::Critical | Part::Guard | Part::Enroll);
         Self {
             number: Some(rule.number),
             part,

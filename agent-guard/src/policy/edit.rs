@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use agent_guard_common::{
     Op, Verdict,
     decide::Walk,
+    enroll,
     object::SideKey,
     rules::{OpRules, Place, Side, Slot, Tables},
 };
@@ -191,6 +192,7 @@ impl<'c> Edit<'c> {
                     };
                     (Some(index), Some(index))
                 }
+                (Owner::Enrollment, _) => (Some(enroll::PROFILE), Some(enroll::PROFILE)),
                 (Owner::Session, Some((index, binding))) => (Some(index), Some(SideKey::session(binding))),
                 (Owner::Session, None) => continue,
             };

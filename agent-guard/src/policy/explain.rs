@@ -8,8 +8,9 @@ use std::{
 };
 
 use agent_guard_common::{
-    Fault, ObjectKey, Op,
+    Fault, ObjectKey, Op, Source,
     decide::{self, Command, Decision, Walk},
+    enroll::PROFILE,
     object::{effective, mapped},
     rules::Tables,
 };
@@ -19,6 +20,7 @@ use super::{
     commands,
     fs::{Device, Filesystem, Object},
     rules::{RuleInfo, source},
+    session::NO_SESSION,
     tables::{Compiled, View},
     walk,
 };
@@ -198,6 +200,24 @@ pub fn explain_path<T: Tables>(
         walk.ignore_scope();
     }
     walk.finish(view.tables).map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)
+}
+
+/// The rule that enrolls a program, if one does. What isn't there is told by its name.
+///
+/// # Errors
+///
+/// [`ExplainError`]
+pub fn explain_enrollment<T: Tables>(
+    view: &View<'_, T>,
+    fs: &dyn Filesystem,
+    path: &Path,
+) -> Result<Option<RuleInfo>, ExplainError> {
+    let (object, missing) = deepest(fs, Op::EXECUTE, path)?;
+    let fail = |source| ExplainError::Lookup { path: path.into(), source };
+    let mut walk = Walk::new(PROFILE, NO_SESSION, Op::CONNECT);
+    walk::walk(view, &mut walk, &walk::levels(fs, &object, &missing).map_err(fail)?);
+    let decision = walk.finish(view.tables).map_err(ExplainError::Fault)?;
+    Ok(view.rule(decision.rule).filter(|_| decision.source == Source::RULE).cloned())
 }
 
 /// Explains the execution of a program: whether its file may be executed, and with these arguments. A name is looked for where

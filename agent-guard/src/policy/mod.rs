@@ -10,8 +10,8 @@
 //! - A *source* is a policy file: its name and its text.
 //! - A *policy* ([`Policy`]) is what all sources together say, in the words of the contract; every
 //!   part knows its [`Origin`].
-//! - A *rule* is one entry of `[[critical]]`, of `files.rule`, of `network.allow` or of `exec.rule`, or one that comes with the
-//!   program: of `files.persistence`, of the guard's own files. Rules are numbered from 1 in that order; the kernel knows them
+//! - A *rule* is one entry of `[[critical]]`, of `files.rule`, of `network.allow` or of `exec.rule`, one that comes with the
+//!   program (of `files.persistence`, of the guard's own files), or one of whom `[[enroll]]` names. Rules are numbered from 1 in that order; the kernel knows them
 //!   by number.
 //! - A *pattern* ([`PathPattern`]) is a path as a policy writes it.
 //! - A *key* is what the kernel finds a rule by: an object, or a chain of names below a directory. A *binding* is
@@ -24,6 +24,7 @@
 #[doc(hidden)]
 pub mod case;
 pub mod diagnostic;
+pub mod enroll;
 pub mod exec;
 pub mod explain;
 pub mod fs;
@@ -61,8 +62,9 @@ use std::collections::BTreeMap;
 
 pub use demand::{Demand, Part, demands, unenforceable};
 pub use diagnostic::{Diagnostic, Level};
+pub use enroll::{By, Enroll, Target};
 pub use exec::{CommandPattern, CommandRule, Exec};
-pub use explain::{Explanation, explain_connect, explain_path};
+pub use explain::{Explanation, explain_connect, explain_enrollment, explain_path};
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
 pub use model::{Origin, PathPattern, Policy};

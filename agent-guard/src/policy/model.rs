@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr, path::PathBuf};
 use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
 
-use super::{exec::Exec, persistence::Persistence, system::System};
+use super::{enroll::Enroll, exec::Exec, persistence::Persistence, system::System};
 
 /// Where something stands in the policy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct Policy {
     pub profiles: Vec<Profile>,
     /// Home directories besides those in `/home` and `/root`, see [`Policy::persist`].
     pub homes: Vec<PathBuf>,
+    /// `[[enroll]]`, in the order of the sources.
+    pub enroll: Vec<Enroll>,
     /// Names of the sources.
     pub files: Vec<String>,
     /// SHA-256 of the sources, in hexadecimal.

@@ -1,9 +1,10 @@
 //! The numbered list of rules.
 
-use agent_guard_common::{Op, Source};
+use agent_guard_common::{Op, Source, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    enroll::{Enroll, Target},
     exec::CommandRule,
     model::{FileRule, NetRule, Policy},
 };
@@ -24,13 +25,15 @@ pub enum RuleKind {
     Persistence,
     /// The guard's own files.
     Guard,
+    /// `[[enroll]]`.
+    Enroll,
 }
 
 impl RuleKind {
     /// Whether somebody has written it: it doesn't come with the program.
     #[must_use]
     pub const fn is_written(self) -> bool {
-        matches!(self, Self::Critical | Self::Rule | Self::Network)
+        matches!(self, Self::Critical | Self::Rule | Self::Network | Self::Exec | Self::Enroll)
     }
 }
 
@@ -72,6 +75,9 @@ impl RuleInfo {
     /// The rule, as a person would say it.
     #[must_use]
     pub fn text(&self) -> String {
+        if self.kind == RuleKind::Enroll {
+            return format!("enroll {}", self.target);
+        }
         let ops = if self.ops.is_empty() { "connect".to_owned() } else { self.ops.join(", ") };
         format!("{} {ops} {}", self.verdict, self.target)
     }
@@ -81,13 +87,14 @@ impl RuleInfo {
     pub fn operations(&self) -> Vec<Op> {
         match self.kind {
             RuleKind::Network => vec![Op::CONNECT],
+            RuleKind::Enroll => vec![Op::ENROLL],
             _ => self.ops.iter().filter_map(|op| Op::from_name(op)).collect(),
         }
     }
 }
 
 /// All rules of a policy in the order of their numbers: critical ones, then files, then networks, then commands, then persistence, each
-/// by profile; and at last those of the guard itself.
+/// by profile; then those of the guard itself, and at last those who are enrolled.
 pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
     let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
     let files = policy.profiles.iter().flat_map(|profile| {
@@ -102,12 +109,19 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         rules.map(|rule| file_rule(RuleKind::Persistence, Some(&profile.name), rule))
     });
     let own = policy.own.iter().map(|rule| file_rule(RuleKind::Guard, None, rule));
+    let enroll = policy.enrolled().map(|(entry, target)| enroll_rule(entry, target));
     let commands = policy
         .profiles
         .iter()
         .flat_map(|profile| profile.exec.rules.iter().map(|rule| command_rule(&profile.name, rule)));
-    let mut rules: Vec<_> =
-        critical.chain(files).chain(networks).chain(commands).chain(persistence).chain(own).collect();
+    let mut rules: Vec<_> = critical
+        .chain(files)
+        .chain(networks)
+        .chain(commands)
+        .chain(persistence)
+        .chain(own)
+        .chain(enroll)
+        .collect();
     for (number, rule) in (1..).zip(&mut rules) {
         rule.number = number;
     }
@@ -146,6 +160,10 @@ impl Numbers {
         Self::persistence(policy).after(rules.sum())
     }
 
+    pub(super) fn enroll(policy: &Policy) -> Self {
+        Self::own(policy).after(policy.own.len())
+    }
+
     /// The numbers after that many.
     pub(super) fn after(self, count: usize) -> Self {
         Self { next: self.next.saturating_add(u32::try_from(count).unwrap_or(u32::MAX)) }
@@ -171,6 +189,22 @@ fn file_rule(kind: RuleKind, profile: Option<&str>, rule: &FileRule) -> RuleInfo
         file: rule.origin.file.clone(),
         line: rule.origin.line,
         column: rule.origin.column,
+    }
+}
+
+/// Whoever should be in a session and isn't, isn't executed: that is the verdict.
+fn enroll_rule(entry: &Enroll, target: &Target) -> RuleInfo {
+    RuleInfo {
+        number: 0,
+        kind: RuleKind::Enroll,
+        profile: Some(entry.profile.clone()),
+        target: entry.key(target),
+        ops: vec![Op::ENROLL.name().to_owned()],
+        verdict: Verdict::DENY.name().to_owned(),
+        reason: None,
+        file: target.origin.file.clone(),
+        line: target.origin.line,
+        column: target.origin.column,
     }
 }
 

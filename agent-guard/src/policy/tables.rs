@@ -16,6 +16,8 @@ use super::{diagnostic::Diagnostic, network, rules::RuleInfo};
 pub struct Compiled {
     /// Name, index and entry of each profile, by name.
     pub profiles: Vec<(String, u32, Profile)>,
+    /// What is said of who isn't in a session ([`agent_guard_common::enroll`]).
+    pub enrollment: Profile,
     /// What is true of the whole generation.
     pub head: Head,
     /// The filter: words that aren't 0, by their place.
@@ -126,6 +128,9 @@ impl Tables for Compiled {
     }
 
     fn profile(&self, index: u32) -> Option<&Profile> {
+        if index == agent_guard_common::enroll::PROFILE {
+            return Some(&self.enrollment);
+        }
         self.profiles.iter().find(|&&(_, other, _)| other == index).map(|(.., profile)| profile)
     }
 

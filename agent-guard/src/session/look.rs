@@ -42,17 +42,26 @@ pub fn look(pids: &[u32]) -> io::Result<Vec<String>> {
     Ok(findings.0)
 }
 
+/// What a process hands on to the program that it executes, and that may not have. What can't be looked at counts as such.
+///
+/// # Errors
+///
+/// If `/proc` can't be read.
+pub fn inherited(pid: u32) -> io::Result<Vec<String>> {
+    let mut findings = Findings::default();
+    own_tables(pid, &mut findings)?;
+    descriptors(pid, open::inherited(pid)?, &mut findings)?;
+    tracees(&[pid], &mut findings)?;
+    Ok(findings.0)
+}
+
 fn dead(pid: u32) -> bool {
     proc::stat(pid).map_or(true, |stat| stat.dead())
 }
 
 fn process(pid: u32, findings: &mut Findings) -> io::Result<()> {
-    for thread in open::own_tables(pid)? {
-        findings.0.push(format!(
-            "thread {thread} of process {pid} has descriptors of its own, which can't be looked at"
-        ));
-    }
-    descriptors(pid, findings)?;
+    own_tables(pid, findings)?;
+    descriptors(pid, open::descriptors(pid)?, findings)?;
     for mapping in open::mappings(pid)? {
         let about = format!("{} mapped for writing,", mapping.range);
         let allowed = match open::mapped(pid, &mapping) {
@@ -65,9 +74,18 @@ fn process(pid: u32, findings: &mut Findings) -> io::Result<()> {
     Ok(())
 }
 
-fn descriptors(pid: u32, findings: &mut Findings) -> io::Result<()> {
+fn own_tables(pid: u32, findings: &mut Findings) -> io::Result<()> {
+    for thread in open::own_tables(pid)? {
+        findings.0.push(format!(
+            "thread {thread} of process {pid} has descriptors of its own, which can't be looked at"
+        ));
+    }
+    Ok(())
+}
+
+fn descriptors(pid: u32, open: Vec<open::Descriptor>, findings: &mut Findings) -> io::Result<()> {
     let process = proc::open(pid)?;
-    for descriptor in open::descriptors(pid)? {
+    for descriptor in open {
         let (about, what) = (format!("descriptor {} open,", descriptor.fd), &descriptor.what);
         if what.as_os_str() == open::RING {
             match ring(pid, descriptor.fd) {

@@ -60,6 +60,12 @@ pub struct Session {
     /// How it began.
     #[serde(default)]
     pub origin: Origin,
+    /// What a standing session is known by, see [`crate::policy::Enroll::key`].
+    #[serde(default)]
+    pub enrolled: Option<String>,
+    /// Its number among those; 0 for others.
+    #[serde(default)]
+    pub standing: u32,
 }
 
 /// What `${cwd}`, `${home}` and `${tmp}` stood for when a session began.

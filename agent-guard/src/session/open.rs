@@ -52,6 +52,23 @@ pub fn descriptors(pid: u32) -> io::Result<Vec<Descriptor>> {
     Ok(found)
 }
 
+/// Those that a program inherits which the process executes.
+///
+/// # Errors
+///
+/// If it has gone.
+pub fn inherited(pid: u32) -> io::Result<Vec<Descriptor>> {
+    let mut all = descriptors(pid)?;
+    all.retain(|descriptor| {
+        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", descriptor.fd)).unwrap_or_default();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+        // What can't be told is looked at.
+        flags.is_none_or(|flags| flags & libc::O_CLOEXEC == 0)
+    });
+    Ok(all)
+}
+
 /// The very file that a process has open.
 ///
 /// # Errors

@@ -2,9 +2,10 @@
 
 pub mod bpf;
 pub mod descriptors;
+pub mod fanotify;
 pub mod judge;
 mod pidfd;
 mod users;
 
 pub use pidfd::{barrier, peer_pidfd, pid_of, same_files};
-pub use users::{home_of, homes, in_group, user_name};
+pub use users::{home_of, homes, in_group, user_id, user_name};

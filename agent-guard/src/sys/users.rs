@@ -13,6 +13,23 @@ pub fn user_name(uid: u32) -> Option<String> {
     about(uid).map(|(name, _)| name)
 }
 
+/// Number of a user, by name or by the number itself, if the host knows one by that name.
+#[must_use]
+pub fn user_id(user: &str) -> Option<u32> {
+    if let Ok(number) = user.parse() {
+        return Some(number);
+    }
+    let name = std::ffi::CString::new(user).ok()?;
+    let mut buffer = vec![0; 4096];
+    // SAFETY: zeroes are a valid value of this plain structure.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut found = std::ptr::null_mut();
+    let (room, length) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: all pointers are valid for the lengths given, and outlive the call.
+    let code = unsafe { libc::getpwnam_r(name.as_ptr(), &raw mut entry, room, length, &raw mut found) };
+    (code == 0 && !found.is_null()).then_some(entry.pw_uid)
+}
+
 /// Home directory of a user, if the host knows one.
 #[must_use]
 pub fn home_of(uid: u32) -> Option<PathBuf> {

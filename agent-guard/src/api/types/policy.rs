@@ -12,7 +12,8 @@ use super::{Mode, Time};
 pub struct RuleView {
     /// Its number in the generation's list.
     pub number: u32,
-    /// Which part of the policy it belongs to: `critical`, `files`, `network`, `exec`, `persistence`, `guard`.
+    /// Which part of the policy it belongs to: `critical`, `files`, `network`, `exec`, `persistence`, `guard`,
+    /// `enroll`.
     pub kind: String,
     /// Profile; nothing for what concerns all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

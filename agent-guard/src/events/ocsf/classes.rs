@@ -185,7 +185,7 @@ fn of_judged(judged: &Judged) -> Class {
         (Op::MOUNT, Object::File(..)) => (1001, 12, "Mount"),
         (_, Object::System(_)) => (1003, 4, "Invoke"),
         (Op::READ, _) => (1001, 2, "Read"),
-        (Op::EXECUTE, _) => (1001, 14, "Open"),
+        (Op::EXECUTE | Op::ENROLL, _) => (1001, 14, "Open"),
         (Op::WRITE | Op::RAW_DISK | Op::CGROUPS | Op::SYSCTL | Op::HELPERS, _) => (1001, 3, "Update"),
         (Op::CREATE, _) => (1001, 1, "Create"),
         (Op::DELETE, _) => (1001, 4, "Delete"),

@@ -185,7 +185,7 @@ impl Guard {
     }
 
     /// Writes file and slot, in that order, before anybody has the tag; takes them back if one fails.
-    fn begin(&self, session: &Session) -> Result<(), ApiError> {
+    pub(super) fn begin(&self, session: &Session) -> Result<(), ApiError> {
         self.store.write(session).map_err(internal)?;
         let done = lock(&self.maps).set_session(session.slot, &slot_of(session, Slot::LIVE));
         done.map_err(|error| {
@@ -197,7 +197,7 @@ impl Guard {
     }
 
     /// Takes back what [`Guard::begin`] and `bind` have done.
-    fn abandon(&self, state: &mut State, session: &Session) {
+    pub(super) fn abandon(&self, state: &mut State, session: &Session) {
         if let Err(error) = lock(&self.maps).set_session(session.slot, &Slot::default()) {
             tracing::error!(%error, "a slot of a session that did not start stays taken");
         }
@@ -270,7 +270,7 @@ fn root(request: &AttachSession) -> Result<Relative, ApiError> {
 }
 
 /// Whether the path of its directory means to us what it means to the process, which may have other mounts.
-fn same_directory(session: &Session) -> Result<(), ApiError> {
+pub(super) fn same_directory(session: &Session) -> Result<(), ApiError> {
     let mounts = |of: &str| std::fs::read_link(format!("/proc/{of}/ns/mnt")).ok();
     let root = std::fs::read_link(format!("/proc/{}/root", session.root_pid)).ok();
     let ours = mounts("self");

@@ -154,7 +154,7 @@ impl Guard {
 
     /// Gives a process of ours the tag of a session that is judged as another one, but isn't it: whoever is in that one can
     /// do nothing to it.
-    pub(super) fn stand_in(
+    pub(in crate::guard) fn stand_in(
         &self,
         session: &Session,
         process: std::os::fd::BorrowedFd<'_>,
@@ -178,7 +178,7 @@ impl Guard {
 }
 
 /// A slot that is given back when this is forgotten.
-pub(super) struct StandIn<'a> {
+pub(in crate::guard) struct StandIn<'a> {
     guard: &'a Guard,
     slot: u32,
 }

@@ -186,8 +186,10 @@ fn supported_kernels_resolve() {
 fn no_field_stays_absent() {
     for sample in SAMPLES {
         let mut layout = resolved(sample.data).unwrap();
+        let checks = ["6.18", "7.2"].contains(&sample.series);
         for field in FIELDS {
-            assert_ne!(*(field.set)(&mut layout), ABSENT, "{} of {}", field.name, sample.series);
+            let there = checks || field.name != "bprm_is_check";
+            assert_eq!(*(field.set)(&mut layout) != ABSENT, there, "{} of {}", field.name, sample.series);
         }
         let with_id_map = sample.series != "6.1";
         assert_eq!(layout.arg_setattr_dentry, u32::from(with_id_map), "{}", sample.series);
@@ -227,7 +229,7 @@ fn every_renamed_member_is_reported() {
     let last = |path: &str| path.rsplit('.').next().unwrap().to_owned();
     for sample in SAMPLES {
         let btf = Btf::parse(sample.data).unwrap();
-        for field in FIELDS {
+        for field in FIELDS.iter().filter(|field| !matches!(field.expect, Bit)) {
             let there = field.paths.iter().filter(|path| btf.member(field.of, path).is_some());
             let data = there.fold(sample.data.to_vec(), |data, path| rename(&data, &last(path)));
             // Another field can have a member of the same name and an earlier place in the table, and a

@@ -43,6 +43,8 @@ pub(super) enum Owner {
     Profile(usize),
     /// The profile of the session that is bound.
     Session,
+    /// `[[enroll]]`, which has a profile of its own.
+    Enrollment,
 }
 
 /// What is said: a rule, or that something is in scope.
@@ -224,7 +226,12 @@ fn subjects(policy: &Policy) -> impl Iterator<Item = Subject<'_>> {
         scope.chain(rules).chain(persistence)
     });
     let own = policy.own.iter().map(move |entry| rule(Owner::Critical, own.take(), entry));
-    critical.chain(profiles).chain(own)
+    let mut enrolled = Numbers::enroll(policy);
+    let enrolled: Vec<_> = policy.enrolled().map(|(_, target)| (enrolled.take(), target)).collect();
+    let enrolled = enrolled.into_iter().filter_map(move |(number, target)| {
+        target.rule.as_ref().map(|entry| rule(Owner::Enrollment, number, entry))
+    });
+    critical.chain(profiles).chain(own).chain(enrolled)
 }
 
 /// Number of components.

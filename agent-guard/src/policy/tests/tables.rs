@@ -131,12 +131,13 @@ fn indexes_stay() {
     assert_eq!(indexes, [("a", 2), ("b", 0), ("c", 7)]);
     assert_eq!(compiled.profile_index("gone"), None);
 
-    let full: BTreeMap<_, _> = (0..MAX_PROFILES - 2).map(|index| (format!("gone{index}"), index)).collect();
+    let full: BTreeMap<_, _> = (0..MAX_PROFILES - 3).map(|index| (format!("gone{index}"), index)).collect();
     let found = build(&policy, &fs, &full, KEY, &[]).unwrap_err();
     assert_eq!((found.len(), found[0].line), (1, 4));
     assert!(found[0].message.contains("no room for profile `c`"));
 
-    let twice = BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 3), ("c".to_owned(), 64)]);
+    let twice =
+        BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 3), ("c".to_owned(), MAX_PROFILES - 1)]);
     let found = build(&policy, &fs, &twice, KEY, &[]).unwrap_err();
     assert_eq!(found.iter().map(|d| d.line).collect::<Vec<_>>(), [3, 4]);
 }

@@ -14,6 +14,7 @@ mod clock;
 mod death;
 mod doctor;
 mod enforcement;
+mod enroll;
 mod events;
 mod exec;
 mod explain;
@@ -117,6 +118,7 @@ const FAMILIES: &[&[Scenario]] = &[
     bad_input::SCENARIOS,
     verifier::SCENARIOS,
     doctor::SCENARIOS,
+    enroll::SCENARIOS,
     enforcement::SCENARIOS,
     tags::SCENARIOS,
     files::SCENARIOS,

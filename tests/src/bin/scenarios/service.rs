@@ -18,6 +18,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::systemd("service_reload", "systemctl reload takes a good policy and refuses a bad one", reload),
     Scenario::systemd("service_restart", "a restart leaves no gap", restart),
     Scenario::systemd("service_stop", "stopping ends the daemon, not the enforcement", stop),
+    Scenario::systemd("service_enrolls", "a unit that is enrolled is in a session from the start", enrolls),
     Scenario::systemd("service_killed", "systemd starts a killed daemon again, which goes on", killed),
 ];
 
@@ -110,6 +111,65 @@ fn enforces(server: &mut Server) -> Result<()> {
     exists("/srv/prod/f", true)?;
     server.expect("creat /srv/work/made", "ok")?;
     server.expect("unlink /srv/work/made", "ok")
+}
+
+/// A unit that tries to delete something; whether that is there afterwards.
+fn unit_tries(unit: &str) -> Result<bool> {
+    let victim = "/srv/prod/victim";
+    fs::write(victim, "")?;
+    // It ends well whatever became of the attempt, once it was made.
+    systemctl(&["start", unit])?.good()?;
+    Ok(Path::new(victim).exists())
+}
+
+/// Unit files that are removed at the end.
+struct Unit(String);
+
+impl Unit {
+    fn new(name: &str, lines: &str) -> Result<Self> {
+        let path = format!("/run/systemd/system/{name}");
+        let attack = attack()?;
+        let text = format!(
+            "[Service]\nType=oneshot\nExecStart={} unlink /srv/prod/victim\n{lines}",
+            attack.display()
+        );
+        fs::write(&path, text).with_context(|| format!("can't write {path}"))?;
+        systemctl(&["daemon-reload"])?.good()?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        let gone = fs::remove_file(&self.0).map_err(anyhow::Error::from);
+        if let Err(error) = gone.and_then(|()| systemctl(&["daemon-reload"])?.good()) {
+            eprintln!("{} stays: {error:#}", self.0);
+        }
+    }
+}
+
+fn enrolls() -> Result<()> {
+    let (_world, service) = Service::new()?;
+    let _unit = Unit::new("scenario-agent@.service", "")?;
+    let _other = Unit::new("scenario-user.service", "User=nobody\n")?;
+    same("before it is enrolled", unit_tries("scenario-agent@1.service")?, false)?;
+    let enroll = "[[enroll]]\nunit = [\"scenario-agent@*.service\", \"scenario-user.service\"]\nprofile = \"scenario\"\n\n";
+    let text = own_policy("").replacen("version = 1\n", &format!("version = 1\n\n{enroll}"), 1);
+    service.write(&text)?;
+    systemctl(&["reload", UNIT])?.good()?;
+    for unit in ["scenario-agent@1.service", "scenario-agent@2.service"] {
+        same(unit, unit_tries(unit)?, true)?;
+    }
+    // systemd makes it somebody else's before the tag is on.
+    fs::set_permissions("/srv/prod", std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    same("as another user", unit_tries("scenario-user.service")?, true)?;
+    systemctl(&["stop", UNIT])?.good()?;
+    same("without the daemon", unit_tries("scenario-agent@3.service")?, true)?;
+    systemctl(&["start", UNIT])?.good()?;
+    service.write(&own_policy(""))?;
+    systemctl(&["reload", UNIT])?.good()?;
+    same("enrolled no more", unit_tries("scenario-agent@1.service")?, false)?;
+    same("as another user, enrolled no more", unit_tries("scenario-user.service")?, false)
 }
 
 fn active() -> Result<()> {

@@ -17,7 +17,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
 
 fn verifier_load() -> Result<()> {
     let _world = World::new()?;
-    let guard = Guard::start(&strict_policy_of(world::WORK, &rule(world::PROD, CHANGES, "deny")))?;
+    let enrolled = "\n[[enroll]]\nexe = [\"/srv/agent\"]\nprofile = \"agent\"\n";
+    let rules = strict_policy_of(world::WORK, &rule(world::PROD, CHANGES, "deny"));
+    let guard = Guard::start(&(rules + enrolled))?;
     let status = json(&["status"])?;
     let mut hooks: BTreeMap<String, String> = BTreeMap::new();
     for hook in list(&status, "/hooks")? {
@@ -25,7 +27,9 @@ fn verifier_load() -> Result<()> {
     }
     let known = kernel_hooks()?;
     for hook in Hook::ALL {
-        let state = hooks.get(hook.name()).with_context(|| format!("status doesn't name {}", hook.name()))?;
+        // Programs are called by their hooks, but for those that share one with others.
+        let name = if *hook == Hook::BPRM_CREDS_FOR_EXEC { "enroll" } else { hook.name() };
+        let state = hooks.get(name).with_context(|| format!("status doesn't name {name}"))?;
         // Nothing in that policy is about reading or executing.
         let needed = !["mmap_file", "file_mprotect"].contains(&hook.name());
         let must = match (known.contains(hook.name()), needed) {
@@ -34,6 +38,9 @@ fn verifier_load() -> Result<()> {
             (false, _) => "absent",
         };
         same(&format!("the state of {}", hook.name()), state.as_str(), must)?;
+    }
+    for program in ["enroll_interpreter", "cgroup_mkdir"] {
+        same(program, hooks.get(program).map(String::as_str), Some("attached"))?;
     }
     // Whatever a kernel lacks, it may only be these, which have another there that sees the same.
     const LATER: [&str; 5] =
