@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -32,8 +35,8 @@ pub(crate) struct Asking {
     pub(crate) fanotify: Fanotify,
     watch: OwnedFd,
     patterns: Vec<Vec<Part>>,
-    /// Where names without stars led when they were looked up last.
-    led: Mutex<BTreeSet<PathBuf>>,
+    /// Where names without stars led when they were looked up last: path, device, inode number.
+    led: Mutex<BTreeSet<(PathBuf, u64, u64)>>,
 }
 
 impl Asking {
@@ -67,7 +70,7 @@ impl Asking {
         changed
     }
 
-    /// Marks what is there; whether a name leads somewhere else than it did.
+    /// Marks what is there; whether a name leads to something else than it did.
     pub(super) fn mark(&self) -> Result<bool, Error> {
         let mut marking = Marking { asking: self, left: MAX_MARKS, led: BTreeSet::new() };
         for parts in &self.patterns {
@@ -105,7 +108,7 @@ impl Asking {
 struct Marking<'a> {
     asking: &'a Asking,
     left: usize,
-    led: BTreeSet<PathBuf>,
+    led: BTreeSet<(PathBuf, u64, u64)>,
 }
 
 impl Marking<'_> {
@@ -140,7 +143,7 @@ impl Marking<'_> {
         };
         if literal && let Ok(real) = fs::canonicalize(path) {
             self.asking.watch(real.parent().unwrap_or(&real));
-            self.led.insert(real);
+            self.led.insert((real, metadata.dev(), metadata.ino()));
         }
         if metadata.is_dir() { self.directory(path, 0) } else { self.put(path, false) }
     }
