@@ -7,7 +7,9 @@ mod attach;
 mod backend;
 mod endings;
 mod explaining;
+mod inside;
 mod known;
+mod nested;
 mod own;
 mod paths;
 mod policy;
@@ -159,6 +161,12 @@ impl Guard {
         guard.adopt_holds()?;
         guard.adopt_losses();
         Ok(guard)
+    }
+
+    /// The API for callers that belong to a session.
+    #[must_use]
+    pub fn inside(self: &Arc<Self>) -> Arc<dyn crate::api::Backend> {
+        Arc::new(inside::Inside(Arc::clone(self)))
     }
 
     /// Tells the kernel which object the control socket is.
