@@ -35,6 +35,7 @@ mod guard_itself;
 mod holds;
 mod mounts;
 mod mounts_later;
+mod nested;
 mod network;
 mod oracle;
 mod persistence;
@@ -149,6 +150,7 @@ const FAMILIES: &[&[Scenario]] = &[
     reload::SCENARIOS,
     explain::SCENARIOS,
     sessions::SCENARIOS,
+    nested::SCENARIOS,
     attach::SCENARIOS,
     events::SCENARIOS,
     untagged::SCENARIOS,
