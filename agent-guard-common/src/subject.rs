@@ -86,14 +86,15 @@ pub struct Lane {
 pub struct Session {
     /// The session's number; a tag with another number is of a session that has ended.
     pub id: u64,
-    /// Index of its profile.
-    pub profile: u32,
+    /// Index of its profile, in generations with an even number and in those with an odd one: whose rules a nested session
+    /// has can change, and does so with the generation and at no other time.
+    pub profiles: [u32; 2],
+    /// What its own paths are kept under, as above, see [`crate::object::SideKey::session`]. Never used twice since boot.
+    pub bindings: [u32; 2],
     /// [`Session::LIVE`] or [`Session::KILLED`]; 0 for an unused slot.
     pub state: u32,
     /// Its terminal's device in the kernel's encoding, 0 for none.
     pub tty: u32,
-    /// What its own paths are kept under, see [`crate::object::SideKey::session`]. Never used twice since boot.
-    pub binding: u32,
     /// Zero.
     pub pad: u32,
     /// Zero.
@@ -105,6 +106,22 @@ impl Session {
     pub const LIVE: u32 = 1;
     /// Ended by `session kill`: whatever is judged is killed, and nothing can fork.
     pub const KILLED: u32 = 2;
+
+    /// Index of its profile in a generation.
+    ///
+    /// VERIFIER: masked instead of compared, see [`crate::rules::OpRules::slot`].
+    #[inline(always)]
+    #[must_use]
+    pub fn profile(&self, generation: u32) -> u32 {
+        self.profiles.get((generation & 1) as usize).copied().unwrap_or(u32::MAX)
+    }
+
+    /// What its own paths are kept under in a generation.
+    #[inline(always)]
+    #[must_use]
+    pub fn binding(&self, generation: u32) -> u32 {
+        self.bindings.get((generation & 1) as usize).copied().unwrap_or(0)
+    }
 }
 
 /// People's answer to a hold.
@@ -133,7 +150,7 @@ pub struct Guard {
     pub pad: u32,
     /// Major numbers of character devices that pass commands on to disks, besides those that are always the same; 0 for none.
     pub disks: [u32; Self::DISKS],
-    /// The last binding that a session was given, see [`Session::binding`]. For the daemon.
+    /// The last binding that a session was given, see [`Session::bindings`]. For the daemon.
     pub bindings: u64,
     /// The program that the host's service manager executes for each service, in its control group, and that becomes the
     /// service then: it is the manager's own and not enrolled. Zero if there is none.
@@ -167,8 +184,15 @@ mod tests {
     #[test]
     fn no_padding() {
         assert_eq!(size_of::<Tag>(), 40 + 32 + 8 + 8 + 8 + 32 + 2 * 56);
-        assert_eq!(size_of::<Session>(), 32);
+        assert_eq!(size_of::<Session>(), 40);
         assert_eq!(size_of::<Answer>(), 8);
         assert_eq!(size_of::<Guard>(), 40 + 16 + 32 + 16);
+    }
+
+    #[test]
+    fn rules_change_with_the_generation() {
+        let session = Session { profiles: [1, 2], bindings: [3, 4], ..Session::default() };
+        assert_eq!([6, 7].map(|generation| session.profile(generation)), [1, 2]);
+        assert_eq!([6, 7].map(|generation| session.binding(generation)), [3, 4]);
     }
 }

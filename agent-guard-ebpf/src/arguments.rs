@@ -106,12 +106,13 @@ pub fn judge(tables: &Generation, session: &Session, bprm: Bprm) -> Judgement {
     let parity = tables.parity();
     let file = bprm.file();
     let program = program(parity, file.path().dentry());
-    let state = arguments_read(session.profile, program, parity.0, bprm.0);
+    let profile = session.profile(parity.0);
+    let state = arguments_read(profile, program, parity.0, bprm.0);
     if state > u64::from(u32::MAX) {
         return Judgement::fault(Fault((state >> 32) as u8)).forget(session.pad);
     }
     let anonymous = u32::from(file.is_anonymous());
-    Judgement(arguments_judge(session.profile, state as u32, anonymous, parity.0)).forget(session.pad)
+    Judgement(arguments_judge(profile, state as u32, anonymous, parity.0)).forget(session.pad)
 }
 
 /// The number that the tables have for a program.

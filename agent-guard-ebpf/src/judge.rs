@@ -271,7 +271,7 @@ impl Subject {
         if tag.generation == generation {
             return tag.judged;
         }
-        match Parity(generation & 1).profile(session.profile) {
+        match Parity(generation & 1).profile(session.profile(generation)) {
             Some(profile) if profile.flags & Profile::PRESENT != 0 => {
                 tag.judged = profile.judged as u32;
                 tag.generation = generation;
@@ -367,7 +367,8 @@ impl Call {
     #[inline(always)]
     pub fn capability(&mut self, number: u32) -> Judgement {
         self.judge(|session, tables| {
-            Judgement::from(decide::capability(&tables.parity(), session.profile, number)).forget(session.pad)
+            Judgement::from(decide::capability(&tables.parity(), session.profile(tables.number), number))
+                .forget(session.pad)
         })
     }
 
@@ -376,7 +377,7 @@ impl Call {
     pub fn connect(&mut self) -> Judgement {
         let Address { addr, port, .. } = self.asked.address;
         self.judge(|session, tables| {
-            Judgement::from(decide::connect(&tables.parity(), session.profile, addr, port))
+            Judgement::from(decide::connect(&tables.parity(), session.profile(tables.number), addr, port))
                 .forget(session.pad)
         })
     }
@@ -385,7 +386,8 @@ impl Call {
 /// The decision about an operation on the system.
 #[inline(always)]
 pub fn system(tables: &Generation, session: &Session, op: Op) -> Judgement {
-    Judgement(judge_system(session.profile, op.0 as u32, tables.parity().0)).forget(session.pad)
+    Judgement(judge_system(session.profile(tables.number), op.0 as u32, tables.parity().0))
+        .forget(session.pad)
 }
 
 /// The same in plain numbers.

@@ -65,8 +65,8 @@ fn begin(tables: &Generation, session: &Session, dev: u32) -> u64 {
     let Some(guard) = GUARD.get(0) else { return 0 };
     let [key, _] = guard.key;
     Print(key)
-        .word(u64::from(tables.number) << 32 | u64::from(session.binding))
-        .word(u64::from(session.profile) << 32 | u64::from(dev))
+        .word(u64::from(tables.number) << 32 | u64::from(session.binding(tables.number)))
+        .word(u64::from(session.profile(tables.number)) << 32 | u64::from(dev))
         .0
 }
 

@@ -118,7 +118,7 @@ pub fn session_of(task: Task) -> u64 {
             0,
         )
     };
-    // SAFETY: storage of a living task, whose session never changes.
+    // SAFETY: storage of a living task; a tag that is exchanged stays until nobody reads it any more.
     unsafe { tag.cast::<Tag>().as_ref() }
         .map_or(0, |tag| if tag.session == enroll::SESSION { 0 } else { tag.session })
 }

@@ -153,7 +153,8 @@ pub fn walk(tables: &Generation, session: &Session, spot: &Spot, op: u32) -> u64
         return known;
     }
     let Some(scratch) = make_scratch() else { return Judgement::fault(Fault::MEMORY).0 };
-    scratch.walk = Walk::new(session.profile, session.binding, Op(op as u8));
+    let (profile, binding) = (session.profile(tables.number), session.binding(tables.number));
+    scratch.walk = Walk::new(profile, binding, Op(op as u8));
     scratch.mount = mount.0 as u64;
     scratch.private = 0;
     scratch.lost = 0;

@@ -10,6 +10,9 @@ use serde::Deserialize;
 /// Where the configuration is unless said otherwise.
 pub const DEFAULT_PATH: &str = "/etc/agent-guard/agent-guard.toml";
 
+/// Name of the socket for sessions, in the directory of the control socket.
+pub const SESSION_SOCKET: &str = "session.sock";
+
 /// The configuration, complete.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -102,7 +105,17 @@ impl Config {
                 return Err(Error::Relative { path: path.into(), key, value: value.display().to_string() });
             }
         }
+        if config.socket.file_name().is_none_or(|name| name == SESSION_SOCKET) {
+            let message = format!("`socket` can't be called {SESSION_SOCKET}, which is the one for sessions");
+            return Err(Error::Invalid { path: path.into(), message });
+        }
         Ok(config)
+    }
+
+    /// The socket for sessions: beside the control socket.
+    #[must_use]
+    pub fn session_socket(&self) -> PathBuf {
+        self.socket.with_file_name(SESSION_SOCKET)
     }
 }
 
@@ -119,6 +132,7 @@ mod tests {
         assert_eq!(parse("").unwrap(), Config { file: "c.toml".into(), ..Config::default() });
         let config = parse("socket = \"/tmp/x.sock\"").unwrap();
         assert_eq!(config.socket, Path::new("/tmp/x.sock"));
+        assert_eq!(config.session_socket(), Path::new("/tmp/session.sock"));
         assert_eq!(config.policy, Config::default().policy);
     }
 
@@ -126,6 +140,7 @@ mod tests {
     fn mistakes_are_named() {
         assert!(parse("sokcet = \"/x\"").unwrap_err().to_string().contains("sokcet"));
         assert!(parse("socket = 3").unwrap_err().to_string().contains("line 1"));
+        assert!(parse("socket = \"/x/session.sock\"").unwrap_err().to_string().contains("for sessions"));
         let relative = parse("events = \"log\"").unwrap_err().to_string();
         assert!(relative.contains("`events` must be an absolute path"), "{relative}");
         assert!(matches!(Config::read(Path::new("/nonexistent/x")), Err(Error::Read { .. })));

@@ -103,13 +103,17 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let listener = listen(config, guard)?;
+    let inside = listen_at(&config.session_socket())?;
+    open_to_all(&config.session_socket())?;
     let records = Worker::records(guard)?;
     let questions = {
         let guard = Arc::clone(guard);
         Worker::start("enroll", move |stop| guard.answer_questions(stop))?
     };
     let (stop, stopped) = watch::channel(false);
-    let mut server = tokio::spawn(server::serve(listener, Arc::clone(guard) as Arc<_>, told(stopped)));
+    let sessions = server::serve(inside, guard.inside(), server::MOST_OF_SESSIONS, told(stopped.clone()));
+    let control = server::serve(listener, Arc::clone(guard) as Arc<_>, server::MOST, told(stopped));
+    let mut server = tokio::spawn(async { tokio::try_join!(control, sessions) });
     guard.say_started();
     notify(&[NotifyState::Ready]);
     tracing::info!(socket = %config.socket.display(), "ready");
@@ -138,8 +142,10 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     guard.say_stopped(
         reason.as_ref().map_or_else(ToString::to_string, |reason| (*reason).to_owned()).as_str(),
     );
-    if let Err(error) = fs::remove_file(&config.socket) {
-        tracing::debug!(%error, "the socket");
+    for socket in [&config.socket, &config.session_socket()] {
+        if let Err(error) = fs::remove_file(socket) {
+            tracing::debug!(%error, "the socket");
+        }
     }
     reason.map(|_| ())
 }
@@ -178,6 +184,15 @@ fn notify(states: &[NotifyState<'_>]) {
 /// Opens the control socket. The kernel learns which object it is before anybody else can connect to it.
 fn listen(config: &Config, guard: &Guard) -> anyhow::Result<UnixListener> {
     let path = &config.socket;
+    let listener = listen_at(path)?;
+    guard.set_socket(path)?;
+    // Everybody may connect; what they may do is decided by who they are.
+    open_to_all(path)?;
+    Ok(listener)
+}
+
+/// A socket that nobody but root can connect to yet.
+fn listen_at(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory).with_context(|| format!("can't make {}", directory.display()))?;
     }
@@ -190,11 +205,12 @@ fn listen(config: &Config, guard: &Guard) -> anyhow::Result<UnixListener> {
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
     let listener = UnixListener::bind(path);
     rustix::process::umask(mask);
-    let listener = listener.with_context(|| format!("can't listen on {}", path.display()))?;
-    guard.set_socket(path)?;
-    // Everybody may connect; what they may do is decided by who they are.
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
-    Ok(listener)
+    listener.with_context(|| format!("can't listen on {}", path.display()))
+}
+
+fn open_to_all(path: &Path) -> anyhow::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
+        .with_context(|| format!("can't change the mode of {}", path.display()))
 }
 
 /// A thread of the daemon's.

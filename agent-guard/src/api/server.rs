@@ -33,8 +33,10 @@ use super::{
     routes::{Streams, router},
 };
 
-/// Connections at the same time.
-const MOST: usize = 512;
+/// Connections to the control socket at the same time.
+pub const MOST: usize = 512;
+/// Connections to the socket for sessions at the same time. They take nothing away from those who aren't in one.
+pub const MOST_OF_SESSIONS: usize = 64;
 /// Connections of one user at the same time; root has what there is.
 const MOST_PER_USER: usize = 32;
 /// How long a client has for the head of its request.
@@ -52,7 +54,7 @@ pub enum ServeError {
     Accept(io::Error),
 }
 
-/// Answers requests until told to stop.
+/// Answers requests, over so many connections at the same time at most, until told to stop.
 ///
 /// # Errors
 ///
@@ -60,6 +62,7 @@ pub enum ServeError {
 pub async fn serve(
     listener: UnixListener,
     backend: Arc<dyn Backend>,
+    most: usize,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError> {
     let router = router(backend);
@@ -72,7 +75,7 @@ pub async fn serve(
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    if connections.len() < MOST {
+                    if connections.len() < most {
                         accept(stream, &router, &users, &mut connections);
                     } else {
                         tracing::warn!("too many connections to the control socket; one was closed");

@@ -42,8 +42,9 @@ pub struct Who {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StartSession {
-    /// Profile of the policy.
-    pub profile: String,
+    /// Profile of the policy. Inside of a session it can be left out: then it is that session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
     /// What the session is for, in the words of who starts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
@@ -212,6 +213,8 @@ pub struct SessionInfo {
     pub root_pid: u32,
     /// How it began.
     pub origin: Origin,
+    /// The session that it was started in.
+    pub parent: Option<Ulid>,
     /// How many processes it has now.
     pub processes: u64,
 }

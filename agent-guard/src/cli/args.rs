@@ -46,7 +46,8 @@ pub enum Command {
     #[command(after_help = examples(&[
         "agent-guard run -- claude",
         "agent-guard run --profile ci --task 'bump the version' -- codex exec 'bump the version'",
-    ]))]
+    ]), long_about = "Run a command as an agent session; it never runs unguarded.\n\nInside a session it starts another one \
+        within it, which must certainly be as strict: else nothing is run, and what could be wider is listed.")]
     Run(RunArgs),
     /// Make an agent session of a running process and all that it has started
     #[command(after_help = examples(&[
@@ -137,9 +138,9 @@ pub struct DoctorArgs {
 /// Of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Profile of the policy
-    #[arg(long, default_value = "coding-agent", value_name = "PROFILE")]
-    pub profile: String,
+    /// Profile of the policy [default: coding-agent; inside a session that session's]
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
     /// What the session is for, for the record and for approvers
     #[arg(long, value_name = "TEXT")]
     pub task: Option<String>,
@@ -403,7 +404,10 @@ mod tests {
     fn run_takes_everything_after_the_dashes() {
         let cli = parse(&["run", "--profile", "ci", "--", "ls", "--help", "-v"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("not run") };
-        assert_eq!((args.profile.as_str(), args.command.len(), args.verbose), ("ci", 3, false));
+        assert_eq!(
+            (args.profile.as_deref().unwrap_or_default(), args.command.len(), args.verbose),
+            ("ci", 3, false)
+        );
     }
 
     #[test]

@@ -9,7 +9,10 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::api::{ApiError, Problem};
+use crate::{
+    api::{ApiError, Problem},
+    config::SESSION_SOCKET,
+};
 
 /// Largest head of an answer.
 const MAX_HEAD: u64 = 64 * 1024;
@@ -28,7 +31,10 @@ pub enum ClientError {
         socket: PathBuf,
     },
     /// The kernel refuses sessions the control socket.
-    #[error("not permitted from inside an agent session")]
+    #[error(
+        "not permitted from inside an agent session, which can read itself and start sessions within itself; ask a \
+             person outside of it"
+    )]
     Inside,
     /// The socket's file permissions.
     #[error("{}: permission denied; who may use the socket is set by its folder's owner and mode", socket.display())]
@@ -73,13 +79,27 @@ fn odd(what: impl Into<String>) -> ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    /// Whether what is asked makes sense inside of a session.
+    inside: bool,
 }
 
 impl Client {
     /// The daemon behind a socket.
     #[must_use]
     pub const fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self { socket, inside: false }
+    }
+
+    /// The same for what sessions can ask: where the control socket is refused to them, over the one that is theirs.
+    #[must_use]
+    pub fn or_inside(self, inside: bool) -> Self {
+        Self { inside, ..self }
+    }
+
+    /// The socket for sessions.
+    #[must_use]
+    pub fn session_socket(&self) -> PathBuf {
+        self.socket.with_file_name(SESSION_SOCKET)
     }
 
     /// The socket.
@@ -94,18 +114,19 @@ impl Client {
     ///
     /// If nobody listens or the caller may not connect.
     pub fn connect(&self) -> Result<UnixStream, ClientError> {
-        UnixStream::connect(&self.socket).map_err(|source| {
-            let socket = self.socket.clone();
-            match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-                Some(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => {
-                    ClientError::NoDaemon { socket }
-                }
-                // EPERM comes from the guard's own hook, EACCES from the file's mode.
-                Some(rustix::io::Errno::PERM) => ClientError::Inside,
-                Some(rustix::io::Errno::ACCESS) => ClientError::Denied { socket },
-                _ => ClientError::Connect { socket, source },
-            }
-        })
+        self.connect_or_inside().map(|(stream, _)| stream)
+    }
+
+    /// The same, and whether that is the socket for sessions.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub fn connect_or_inside(&self) -> Result<(UnixStream, bool), ClientError> {
+        match connect(&self.socket) {
+            Err(ClientError::Inside) if self.inside => Ok((connect(&self.session_socket())?, true)),
+            other => other.map(|stream| (stream, false)),
+        }
     }
 
     /// Asks for something.
@@ -175,6 +196,21 @@ impl Client {
     fn request(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer, ClientError> {
         exchange(self.connect()?, method, path, body)
     }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(socket).map_err(|source| {
+        let socket = socket.to_owned();
+        match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+            Some(rustix::io::Errno::NOENT | rustix::io::Errno::CONNREFUSED) => {
+                ClientError::NoDaemon { socket }
+            }
+            // EPERM comes from the guard's own hook, EACCES from the file's mode.
+            Some(rustix::io::Errno::PERM) => ClientError::Inside,
+            Some(rustix::io::Errno::ACCESS) => ClientError::Denied { socket },
+            _ => ClientError::Connect { socket, source },
+        }
+    })
 }
 
 /// The head of an answer, and its body to be read.

@@ -32,13 +32,19 @@ pub const CONFIG: &str = "/etc/agent-guard/agent-guard.toml";
 /// Where the policy is unless told otherwise.
 pub const POLICY: &str = "/etc/agent-guard/policy.d";
 
+/// What a session can ask: about itself, and for another session within it.
+const fn asks_of_itself(command: &Command) -> bool {
+    use args::SessionCommand::{List, Show, Tree};
+    matches!(command, Command::Run(_) | Command::Session(List(_) | Show(_) | Tree(_)))
+}
+
 /// Does what the command line says; everything but `daemon`.
 ///
 /// # Errors
 ///
 /// Says what to print and which exit code to end with.
 pub fn dispatch(cli: Cli) -> Result<Exit, Failure> {
-    let client = Client::new(cli.socket);
+    let client = Client::new(cli.socket).or_inside(asks_of_itself(&cli.command));
     match cli.command {
         Command::Daemon(_) => Err(Failure::new(Exit::Failed, "the daemon isn't a client command")),
         Command::Run(args) => Err(run::run(&client, args)),

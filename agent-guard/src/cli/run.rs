@@ -16,6 +16,9 @@ use crate::{
     sys::descriptors::{self, Taken},
 };
 
+/// The profile of sessions that aren't in another one, unless said otherwise.
+const DEFAULT_PROFILE: &str = "coding-agent";
+
 /// Becomes the command; returns only if that fails.
 pub(super) fn run(client: &Client, args: RunArgs) -> Failure {
     let verbose = args.verbose;
@@ -83,8 +86,11 @@ fn start(client: &Client, args: &RunArgs) -> Result<SessionStarted, Failure> {
             format!("this process has {threads} threads instead of one"),
         ));
     }
+    let (stream, inside) = client.connect_or_inside()?;
+    // Inside of a session the default is that session's.
+    let usual = || (!inside).then(|| DEFAULT_PROFILE.to_owned());
     let request = StartSession {
-        profile: args.profile.clone(),
+        profile: args.profile.clone().or_else(usual),
         task: args.task.clone(),
         name: args.name.clone(),
         command: args.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
@@ -92,13 +98,12 @@ fn start(client: &Client, args: &RunArgs) -> Result<SessionStarted, Failure> {
         pid: std::process::id(),
         start_time: start_time().map_err(failed("/proc/self/stat"))?,
     };
-    let stream = client.connect()?;
     // Whoever else listens there could say "started" and guard nothing.
     let daemon = rustix::net::sockopt::socket_peercred(stream.as_fd())
-        .map_err(|error| failed("who listens on the control socket")(error.into()))?;
+        .map_err(|error| failed("who listens on the socket")(error.into()))?;
     if !daemon.uid.is_root() {
-        let message =
-            format!("{} belongs to uid {}, not to root", client.socket().display(), daemon.uid.as_raw());
+        let socket = if inside { client.session_socket() } else { client.socket().to_owned() };
+        let message = format!("{} belongs to uid {}, not to root", socket.display(), daemon.uid.as_raw());
         return Err(Failure::new(Exit::NoSession, message));
     }
     Ok(client.post_on(stream, "/v1/sessions", &request)?)

@@ -95,6 +95,7 @@ fn show(out: &Out, session: &SessionInfo) -> Result<Exit, Failure> {
         ("ended", session.ended.map(Time::local).unwrap_or_default()),
         ("lasts", lasted),
         ("began by", session.origin.name().to_owned()),
+        ("started in", session.parent.map(|parent| parent.to_string()).unwrap_or_default()),
         ("first process", session.root_pid.to_string()),
         ("processes", session.processes.to_string()),
     ])?;

@@ -118,6 +118,8 @@ pub struct SessionStarted {
     pub cwd: String,
     /// How it began.
     pub origin: Origin,
+    /// The session that it was started in.
+    pub parent: Option<Ulid>,
     /// The processes that were attached; none where its first process asked for it.
     pub attached: Vec<u32>,
 }

@@ -117,9 +117,7 @@ impl Backend for Guard {
         self.untagged(peer)?;
         let state = lock(&self.state);
         let session = self.visible(&state, peer, id)?;
-        let mut living: Vec<&Process> = state.processes.living(session.number).collect();
-        living.sort_by_key(|process| (process.start, process.pid));
-        Ok(SessionTree { session: id, origin: session.origin, processes: tree(&state, &living) })
+        Ok(tree_of(&state, session))
     }
 
     fn kill(&self, peer: &Peer, id: Ulid) -> Result<Killed, ApiError> {
@@ -132,16 +130,18 @@ impl Backend for Guard {
             }
             session.number
         };
-        let processes = self.kill_session(number)?;
+        let killed = self.kill_session(number)?;
         let state = lock(&self.state);
-        if let Some(session) = state.sessions.get(&number) {
+        for (number, processes) in &killed {
+            let Some(session) = state.sessions.get(number) else { continue };
             self.log.say(Activity::SessionKilled(SessionKilled {
                 actor: state.actor_of_root(session),
                 by: self.caller(peer),
                 through: None,
-                processes,
+                processes: *processes,
             }));
         }
+        let processes = killed.iter().fold(0, |sum: u64, (_, processes)| sum.saturating_add(*processes));
         Ok(Killed { session: id, processes })
     }
 
@@ -232,9 +232,16 @@ impl Backend for Guard {
     }
 }
 
-fn info(state: &State, session: &Session) -> SessionInfo {
+pub(super) fn info(state: &State, session: &Session) -> SessionInfo {
     let processes = state.processes.living(session.number).count();
     session.info(u64::try_from(processes).unwrap_or(u64::MAX))
+}
+
+/// A session's processes.
+pub(super) fn tree_of(state: &State, session: &Session) -> SessionTree {
+    let mut living: Vec<&Process> = state.processes.living(session.number).collect();
+    living.sort_by_key(|process| (process.start, process.pid));
+    SessionTree { session: session.id, origin: session.origin, processes: tree(state, &living) }
 }
 
 /// A flat tree: each process before its children.

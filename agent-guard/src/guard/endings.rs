@@ -37,53 +37,66 @@ pub(crate) struct Empty {
 const KILL_LIMIT: Duration = Duration::from_secs(20);
 
 impl Guard {
-    /// The living processes of a session, with descriptors.
-    fn members(&self, number: u64) -> Vec<(u32, OwnedFd)> {
+    /// The living processes of sessions, with descriptors; each with the number of its session.
+    fn members(&self, numbers: &[u64]) -> Vec<(u32, u64, OwnedFd)> {
         let Ok(pids) = proc::all() else { return Vec::new() };
         let maps = lock(&self.maps);
         let members = pids.into_iter().filter_map(|pid| {
             let process = proc::open(pid).ok()?;
             let tag = maps.tag_of(process.as_fd()).ok()??;
-            (tag.session == number && !proc::stat(pid).ok()?.dead()).then_some((pid, process))
+            let member = numbers.contains(&tag.session) && !proc::stat(pid).ok()?.dead();
+            member.then_some((pid, tag.session, process))
         });
         members.collect()
     }
 
-    /// Kills all processes of a session; returns how many.
-    pub(super) fn kill_session(&self, number: u64) -> Result<u64, ApiError> {
-        {
+    /// Kills all processes of a session, and of all sessions that were started in it; returns the numbers of these sessions,
+    /// its own first, and how many processes each had.
+    pub(super) fn kill_session(&self, number: u64) -> Result<Vec<(u64, u64)>, ApiError> {
+        let numbers = {
             let mut state = lock(&self.state);
-            let Some(session) = state.sessions.get_mut(&number) else {
+            if !state.sessions.contains_key(&number) {
                 return Err(ApiError::new(Code::Conflict, "the session has ended"));
-            };
-            session.state = SessionState::Killed;
-            if let Err(error) = self.store.write(session) {
-                tracing::warn!(%error, "the session's file");
             }
-            let slot = slot_of(session, Slot::KILLED);
-            // From here on nothing of it can fork, so looking for members comes to an end.
-            lock(&self.maps).set_session(session.slot, &slot).map_err(internal)?;
-        }
-        let mut killed = std::collections::HashSet::new();
+            let nested = state.running().filter(|session| session.is_in(number));
+            let numbers: Vec<u64> =
+                [number].into_iter().chain(nested.map(|session| session.number)).collect();
+            // From here on nothing of them can fork, or start a session, so looking for members comes to an end.
+            numbers.iter().try_for_each(|number| self.mark_killed(&mut state, *number))?;
+            numbers
+        };
+        let mut killed = std::collections::BTreeSet::new();
         let limit = Instant::now() + KILL_LIMIT;
         loop {
-            let members = self.members(number);
+            let members = self.members(&numbers);
             if members.is_empty() {
                 break;
             }
-            for (pid, process) in &members {
+            for (pid, session, process) in &members {
                 if pidfd_send_signal(process, Signal::KILL).is_ok() {
-                    killed.insert(*pid);
+                    killed.insert((*session, *pid));
                 }
             }
             if Instant::now() > limit {
-                let left: Vec<_> = members.iter().map(|(pid, _)| pid.to_string()).collect();
+                let left: Vec<_> = members.iter().map(|(pid, ..)| pid.to_string()).collect();
                 let detail = format!("processes {} don't end although they were killed", left.join(", "));
                 return Err(ApiError::new(Code::Unavailable, detail));
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(u64::try_from(killed.len()).unwrap_or(u64::MAX))
+        let count = |number: u64| killed.iter().filter(|(session, _)| *session == number).count();
+        let counted = |number| (number, u64::try_from(count(number)).unwrap_or(u64::MAX));
+        Ok(numbers.into_iter().map(counted).collect())
+    }
+
+    fn mark_killed(&self, state: &mut State, number: u64) -> Result<(), ApiError> {
+        let Some(session) = state.sessions.get_mut(&number) else { return Ok(()) };
+        session.state = SessionState::Killed;
+        if let Err(error) = self.store.write(session) {
+            tracing::warn!(%error, "the session's file");
+        }
+        let slot = slot_of(session, Slot::KILLED);
+        lock(&self.maps).set_session(session.slot, &slot).map_err(internal)
     }
 
     /// Ends sessions that have no living process. The kernel has the last word, but while all processes are looked at one
@@ -148,6 +161,8 @@ impl Guard {
         }
         state.processes.forget(number);
         self.unbind(state, session.binding);
+        // They may have been kept for this one alone.
+        session.outer.iter().for_each(|outer| self.unbind(state, outer.rules.binding));
         let duration_ms = now.ms().saturating_sub(session.started.ms());
         self.log.say(Activity::SessionEnded(SessionEnded { actor, duration_ms, killed }));
         let mut ended: Vec<_> =

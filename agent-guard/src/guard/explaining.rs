@@ -26,11 +26,12 @@ impl Guard {
         let binding = match request.session {
             Some(id) => {
                 let session = self.visible(&state, peer, id)?;
-                if session.profile != request.profile {
-                    let what = format!("session {id} has profile \"{}\"", session.profile);
+                let rules = session.rules();
+                if rules.profile != request.profile {
+                    let what = format!("session {id} has profile \"{}\"", rules.profile);
                     return Err(ApiError::new(Code::BadRequest, what));
                 }
-                session.binding
+                rules.binding
             }
             None => session::NO_SESSION,
         };

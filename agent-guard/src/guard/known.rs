@@ -42,13 +42,14 @@ pub(super) fn shortened(command: Vec<String>) -> Vec<String> {
 }
 
 /// A session that the kernel knows and no file does. Nobody's profile has such a name, so its index stays its own.
-pub(super) fn nameless(number: u64, at: u32, slot: &Slot) -> Session {
+pub(super) fn nameless(number: u64, at: u32, slot: &Slot, generation: u32) -> Session {
+    let index = slot.profile(generation);
     Session {
         id: Ulid::from_parts(time_of(number).ms(), u128::from(number)),
         number,
         slot: at,
-        profile: format!("(lost, index {})", slot.profile),
-        index: slot.profile,
+        profile: format!("(lost, index {index})"),
+        index,
         mode: Mode::Enforce,
         name: None,
         task: None,
@@ -60,10 +61,12 @@ pub(super) fn nameless(number: u64, at: u32, slot: &Slot) -> Session {
         started_by: Who::default(),
         root_pid: 0,
         tty: slot.tty,
-        binding: slot.binding,
+        binding: slot.binding(generation),
         paths: None,
         origin: Origin::Run,
         enrolled: None,
         standing: 0,
+        outer: Vec::new(),
+        instead: None,
     }
 }

@@ -8,7 +8,9 @@ mod backend;
 mod endings;
 mod enroll;
 mod explaining;
+mod inside;
 mod known;
+mod nested;
 mod own;
 mod paths;
 mod policy;
@@ -165,6 +167,12 @@ impl Guard {
         guard.adopt_holds()?;
         guard.adopt_losses();
         Ok(guard)
+    }
+
+    /// The API for callers that belong to a session.
+    #[must_use]
+    pub fn inside(self: &Arc<Self>) -> Arc<dyn crate::api::Backend> {
+        Arc::new(inside::Inside(Arc::clone(self)))
     }
 
     /// Tells the kernel which object the control socket is.

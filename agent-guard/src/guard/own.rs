@@ -23,7 +23,8 @@ pub(super) fn files(config: &Config) -> Own {
     let Config { socket, policy, events, state, pins, file } = config;
     let mut paths: Vec<PathBuf> = [policy, state, pins, file].into_iter().cloned().collect();
     // Usually in there. Each daemon makes another one.
-    paths.extend(Some(socket).filter(|socket| !socket.starts_with(state)).cloned());
+    let sockets = [socket.clone(), config.session_socket()];
+    paths.extend(sockets.into_iter().filter(|socket| !socket.starts_with(state)));
     // Segments that were closed lie beside the one that is written.
     paths.extend(events.parent().map(Path::to_owned));
     match std::env::current_exe() {

@@ -1,18 +1,19 @@
 //! The paths of sessions: what `${cwd}`, `${home}` and `${tmp}` stand for, and that it stays so.
 
-use std::{io, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf};
 
 use agent_guard_common::ObjectKey;
+use ulid::Ulid;
 
-use super::{Error, Guard, State, lock, sessions::internal};
+use super::{Error, Guard, InForce, State, lock, sessions::internal};
 use crate::{
     api::{
         convert,
         error::{ApiError, Code},
     },
     kernel::tables,
-    policy::{Changes, Filesystem as _, SessionPaths, session},
-    session::{OwnPaths, Session, proc},
+    policy::{Changes, Compiled, Diagnostic, Filesystem as _, SessionPaths, session},
+    session::{OwnPaths, OwnRules, Session, proc},
     sys,
 };
 
@@ -23,6 +24,16 @@ fn no_room(why: &str) -> ApiError {
     ApiError::new(Code::Unavailable, detail)
 }
 
+fn has_room(in_force: &InForce) -> Result<(), ApiError> {
+    in_force.full.as_ref().map_or(Ok(()), |full| Err(no_room(full)))
+}
+
+fn inapplicable(diagnostics: &[Diagnostic]) -> ApiError {
+    let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
+    ApiError::new(Code::BadRequest, format!("the policy can't be applied to this session: {first}"))
+        .with_errors(convert::errors(diagnostics))
+}
+
 /// `${tmp}`.
 const TMP: &str = "/tmp";
 
@@ -30,9 +41,15 @@ fn key_of((dev, ino, igen): (u32, u64, u32)) -> ObjectKey {
     ObjectKey::new(dev, ino, igen)
 }
 
-fn paths_of(session: &Session, own: &OwnPaths) -> SessionPaths {
+/// The paths of rules that a session can have, for the tables.
+fn paths_of(profile: &str, binding: u32, own: &OwnPaths) -> SessionPaths {
     let OwnPaths { cwd, home, tmp, .. } = own.clone();
-    SessionPaths { profile: session.profile.clone(), binding: session.binding, cwd, home, tmp }
+    SessionPaths { profile: profile.to_owned(), binding, cwd, home, tmp }
+}
+
+/// The same, if they have any.
+pub(super) fn paths_of_rules(rules: &OwnRules) -> Option<SessionPaths> {
+    rules.paths.as_ref().map(|own| paths_of(&rules.profile, rules.binding, own))
 }
 
 impl State {
@@ -41,29 +58,43 @@ impl State {
         let policy = self.in_force.as_ref().map(|in_force| &in_force.policy);
         policy.and_then(|policy| policy.profile(profile)).is_some_and(session::needs_session_paths)
     }
+
+    /// Whether a session that hasn't ended has a binding, or was started in one that has it.
+    fn uses(&self, binding: u32) -> bool {
+        self.running().any(|session| {
+            session.binding == binding || session.outer.iter().any(|outer| outer.rules.binding == binding)
+        })
+    }
 }
 
 impl Guard {
-    /// The paths of all sessions that run, as far as there still is what was there when they began. A session can put
+    /// The paths of all sessions that run and of those that they were started in, as far as there still is what was there when they began. A session can put
     /// something else in such a place, a symbolic link for one: it must not get that.
     pub(super) fn session_paths(&self, state: &State) -> Vec<SessionPaths> {
-        let own = state.running().filter_map(|session| Some((session, session.paths.as_ref()?)));
-        let mut paths: Vec<_> = own.filter(|(session, own)| {
-            let same = self.unchanged(own);
-            if !same {
-                tracing::warn!(
-                    session = %session.id,
-                    "a directory that ${{cwd}}, ${{home}} or ${{tmp}} stands for isn't there any more: what the policy says \
+        let all = state.running().flat_map(|session| {
+            let outer = session.outer.iter().map(|outer| (outer.id, outer.rules.clone()));
+            outer.chain([(session.id, session.own_rules())])
+        });
+        // Several can have the same.
+        let all: BTreeMap<u32, (Ulid, OwnRules)> = all
+            .filter(|(_, rules)| rules.paths.is_some())
+            .map(|(id, rules)| (rules.binding, (id, rules)))
+            .collect();
+        // The same sessions make the same tables: in the order of their bindings.
+        all.values()
+            .filter(|(id, rules)| {
+                let same = rules.paths.as_ref().is_some_and(|own| self.unchanged(own));
+                if !same {
+                    tracing::warn!(
+                        session = %id,
+                        "a directory that ${{cwd}}, ${{home}} or ${{tmp}} stands for isn't there any more: what the policy says \
                      of them doesn't apply to the session"
-                );
-            }
-            same
-        })
-        .map(|(session, own)| paths_of(session, own))
-        .collect();
-        // The same sessions make the same tables.
-        paths.sort_unstable_by_key(|paths| paths.binding);
-        paths
+                    );
+                }
+                same
+            })
+            .filter_map(|(_, rules)| paths_of_rules(rules))
+            .collect()
     }
 
     fn unchanged(&self, own: &OwnPaths) -> bool {
@@ -84,44 +115,72 @@ impl Guard {
         home.is_some_and(|home| session::persists_at_home(policy, profile, &home))
     }
 
+    /// Whether a new session's profile says anything of its own paths.
+    pub(super) fn needs_paths(&self, state: &State, session: &Session) -> bool {
+        state.has_own_paths(&session.profile) || self.persists_at_home(state, session)
+    }
+
     /// Finds out what a new session's paths are, if its profile says anything of them, and writes that into the tables
     /// that are in force.
     pub(super) fn bind(&self, state: &mut State, session: &mut Session) -> Result<(), ApiError> {
-        if !state.has_own_paths(&session.profile) && !self.persists_at_home(state, session) {
+        if !self.needs_paths(state, session) {
             return Ok(());
         }
         let Some(in_force) = &mut state.in_force else { return Ok(()) };
-        if let Some(full) = &in_force.full {
-            return Err(no_room(full));
-        }
+        has_room(in_force)?;
         let own = self.own_paths(session)?;
         session.binding = self.next_binding().map_err(internal)?;
-        let paths = paths_of(session, &own);
+        let paths = paths_of(&session.profile, session.binding, &own);
         let changes = in_force.compiled.bind_session(&in_force.policy, &self.fs, &paths);
-        let changes = changes.map_err(|diagnostics| {
-            let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
-            ApiError::new(Code::BadRequest, format!("the policy can't be applied to this session: {first}"))
-                .with_errors(convert::errors(&diagnostics))
-        })?;
+        let changes = changes.map_err(|diagnostics| inapplicable(&diagnostics))?;
+        self.add_to_tables(in_force, session.binding, changes)?;
+        session.paths = Some(own);
+        Ok(())
+    }
+
+    /// The same on trial, for a session within a session: the tables as they would be, and what has to be written for that.
+    pub(super) fn bind_on_trial(
+        &self,
+        in_force: &InForce,
+        session: &mut Session,
+    ) -> Result<(Compiled, Changes), ApiError> {
+        has_room(in_force)?;
+        let own = self.own_paths(session)?;
+        session.binding = self.next_binding().map_err(internal)?;
+        let paths = paths_of(&session.profile, session.binding, &own);
+        let mut trial = in_force.compiled.clone();
+        let changes = trial.bind_session(&in_force.policy, &self.fs, &paths);
+        let changes = changes.map_err(|diagnostics| inapplicable(&diagnostics))?;
+        session.paths = Some(own);
+        Ok((trial, changes))
+    }
+
+    /// Writes what the compiled tables have already.
+    pub(super) fn add_to_tables(
+        &self,
+        in_force: &mut InForce,
+        binding: u32,
+        changes: Changes,
+    ) -> Result<(), ApiError> {
         let Changes { sides, places, filter, shapes, objects, names } = changes;
         let entries = tables::Entries { sides, places, filter, shapes, objects, names };
         let mut maps = lock(&self.maps);
         if let Err(error) = maps.outer.add(&entries) {
             // What was compiled isn't all there: another session that finds its paths known already would go without.
             tracing::error!(%error, "the policy's tables have no room for a session's own paths");
-            let sides = in_force.compiled.release_session(session.binding);
+            let sides = in_force.compiled.release_session(binding);
             if let Err(error) = maps.outer.remove_sides(&sides) {
                 tracing::warn!(%error, "what was said of the paths of a session that did not start stays in the tables");
             }
             return Err(no_room(in_force.full.insert(error.to_string())));
         }
-        session.paths = Some(own);
         Ok(())
     }
 
     /// Forgets what was said of a session's paths.
     pub(super) fn unbind(&self, state: &mut State, binding: u32) {
-        if binding == session::NO_SESSION {
+        // Sessions within a session can have the same, and fall back on those of the one that they are in.
+        if binding == session::NO_SESSION || state.uses(binding) {
             return;
         }
         let Some(in_force) = &mut state.in_force else { return };
@@ -143,7 +202,7 @@ impl Guard {
         }
     }
 
-    fn own_paths(&self, session: &Session) -> Result<OwnPaths, ApiError> {
+    pub(super) fn own_paths(&self, session: &Session) -> Result<OwnPaths, ApiError> {
         let bad = |what: String| ApiError::new(Code::BadRequest, what);
         // A standing session has no first process.
         let cwd = if session.root_pid == 0 { Some(session.cwd.clone()) } else { proc::cwd(session.root_pid) };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use agent_guard_common::rules::Profile;
 
-use super::{Generation, Guard, InForce, State, enroll, lock, own};
+use super::{Generation, Guard, InForce, State, enroll, lock, nested::Choice, own};
 use crate::{
     api::{
         error::{ApiError, Code},
@@ -218,8 +218,10 @@ impl Guard {
         let mut compiled = policy::build(&policy, &self.fs, &assigned(state), self.key, &sessions)
             .map_err(Refused::Invalid)?;
         compiled.warnings.extend(warnings);
+        let choices = self.choose(state, &policy, &compiled, &sessions);
         let asking = self.before_enrolling(&policy)?;
-        let in_force = self.put_in_force(state, policy, compiled)?;
+        let in_force = self.put_in_force(state, policy, compiled, &choices)?;
+        self.take_choices(state, &choices);
         state.in_force = Some(in_force);
         self.after_enrolling(state, asking);
         Ok(())
@@ -240,6 +242,7 @@ impl Guard {
         state: &mut State,
         policy: Policy,
         compiled: Compiled,
+        choices: &[Choice],
     ) -> Result<InForce, Refused> {
         let generation = Generation { digest: compiled.digest.clone(), rules: compiled.rules.clone() };
         let mut maps = lock(&self.maps);
@@ -253,6 +256,7 @@ impl Guard {
         // What sessions that have ended have left there isn't known here: places that are given again would be theirs, too.
         let same = found
             && !upgrades
+            && state.has_chosen(choices)
             && state
                 .generations
                 .get(&before)
@@ -263,7 +267,17 @@ impl Guard {
             self.attached.replace(judged | before_that)?;
         }
         self.attached.require(judged)?;
-        let number = if same { before } else { maps.outer.publish(&entries)? };
+        let number = if same {
+            before
+        } else {
+            Self::write_choices(state, &mut maps, choices, before.wrapping_add(1))?;
+            let number = maps.outer.publish(&entries)?;
+            // The next publication writes what it needs, and the next daemon begins with this.
+            if let Err(error) = Self::settle_rules(&mut maps) {
+                tracing::error!(%error, "the slots of sessions");
+            }
+            number
+        };
         self.attached.release(judged)?;
         drop(maps);
         self.keep(state, number, generation);
@@ -338,8 +352,10 @@ impl State {
 
 /// Indexes that profiles must keep: those that sessions have.
 fn assigned(state: &State) -> BTreeMap<String, u32> {
-    let mut assigned: BTreeMap<_, _> =
-        state.running().map(|session| (session.profile.clone(), session.index)).collect();
+    let outer = state.running().flat_map(|session| &session.outer).map(|outer| &outer.rules);
+    let outer = outer.map(|rules| (rules.profile.clone(), rules.index));
+    let running = state.running().map(|session| (session.profile.clone(), session.index));
+    let mut assigned: BTreeMap<_, _> = outer.chain(running).collect();
     if let Some(in_force) = &state.in_force {
         for (name, index, _) in &in_force.compiled.profiles {
             assigned.entry(name.clone()).or_insert(*index);
@@ -355,6 +371,14 @@ pub(super) fn warnings(state: &State) -> Vec<String> {
     warnings.extend(in_force.compiled.warnings.iter().map(ToString::to_string));
     warnings.extend(state.enrolled.problems().cloned());
     for session in state.running().filter(|session| session.state == SessionState::Running) {
+        if let Some(outer) = session.instead.and_then(|at| session.outer.get(at)) {
+            warnings.push(format!(
+                "session {} could do more than session {}, which it is in, and has the rules of that one instead of its own \
+                 (profile \"{}\" instead of \"{}\")",
+                session.id, outer.id, outer.rules.profile, session.profile
+            ));
+            continue;
+        }
         if in_force.compiled.profile_index(&session.profile).is_none() {
             warnings.push(format!(
                 "session {} has profile \"{}\", which the policy doesn't have any more: everything it does that is \

@@ -29,6 +29,8 @@ impl Guard {
         for error in errors {
             tracing::error!(%error, "a session's file can't be read; its processes stay judged, but it has no name");
         }
+        Self::settle_rules(&mut lock(&self.maps))?;
+        let generation = lock(&self.maps).outer.generation()?;
         let mut slots: HashMap<u64, (u32, Slot)> =
             lock(&self.maps).sessions()?.into_iter().map(|(at, slot)| (slot.id, (at, slot))).collect();
         let mut state = lock(&self.state);
@@ -40,7 +42,7 @@ impl Guard {
             }
         }
         for (number, (at, slot)) in slots {
-            let session = nameless(number, at, &slot);
+            let session = nameless(number, at, &slot, generation);
             tracing::error!(session = %session.id, "a session whose file is lost; its processes are judged as before");
             state.sessions.insert(number, session);
         }
@@ -69,22 +71,34 @@ impl Guard {
 
     /// Starts a session with the caller's own process.
     pub(super) fn start(&self, peer: &Peer, request: StartSession) -> Result<SessionStarted, ApiError> {
-        let pid = self.check_caller(peer, &request)?;
+        let pid = Self::check_caller(peer, &request)?;
         check_length("name", request.name.as_deref(), 128)?;
         check_length("task", request.task.as_deref(), 4096)?;
         let mut state = lock(&self.state);
-        let (generation, index, mode) = state.profile(&request.profile)?;
-        let mut session = self.describe(&state, peer, pid, index, mode, request)?;
+        let profile = required_profile(&request)?;
+        let (generation, index, mode) = state.profile(&profile)?;
+        let mut session = self.describe(&state, peer, pid, (profile, index, mode), request)?;
         self.bind(&mut state, &mut session)?;
         if let Err(error) = self.put_to_work(&session, peer) {
             self.unbind(&mut state, session.binding);
             return Err(error);
         }
+        Ok(self.has_begun(&mut state, session, generation))
+    }
+
+    /// The session is at work, with its first process: whoever asks is told of it from now on.
+    pub(super) fn has_begun(&self, state: &mut State, session: Session, generation: u32) -> SessionStarted {
+        let pid = session.root_pid;
         state.processes.forget(session.number);
         if let Err(error) = state.processes.found(pid, session.number) {
             tracing::warn!(%error, pid, "the session's first process can't be looked at");
         }
-        let started = SessionStarted { id: session.id, profile: session.profile.clone(), mode, generation };
+        let started = SessionStarted {
+            id: session.id,
+            profile: session.profile.clone(),
+            mode: session.mode,
+            generation,
+        };
         let actor = state.actor_of_root(&session);
         self.log.say(Activity::SessionStarted(Started {
             actor,
@@ -92,14 +106,15 @@ impl Guard {
             command: session.command.clone(),
             cwd: session.cwd.clone(),
             origin: session.origin,
+            parent: session.outer.last().map(|outer| outer.id),
             attached: Vec::new(),
         }));
         state.sessions.insert(session.number, session);
-        Ok(started)
+        started
     }
 
-    /// The caller must be the process that it says, have one thread, and not belong to a session.
-    fn check_caller(&self, peer: &Peer, request: &StartSession) -> Result<u32, ApiError> {
+    /// The caller must be the process that it says, and have one thread.
+    pub(super) fn check_caller(peer: &Peer, request: &StartSession) -> Result<u32, ApiError> {
         let gone = || ApiError::new(Code::Conflict, "the calling process has ended");
         let pid = sys::pid_of(peer.pidfd.as_fd()).ok().flatten().ok_or_else(gone)?;
         let stat = proc::stat(pid).map_err(|_gone| gone())?;
@@ -126,8 +141,7 @@ impl Guard {
         state: &State,
         peer: &Peer,
         pid: u32,
-        index: u32,
-        mode: Mode,
+        (profile, index, mode): (String, u32, Mode),
         request: StartSession,
     ) -> Result<Session, ApiError> {
         let (number, slot) = self.next_session(state)?;
@@ -135,7 +149,7 @@ impl Guard {
             id: Ulid::new(),
             number,
             slot,
-            profile: request.profile,
+            profile,
             index,
             mode,
             name: request.name,
@@ -153,6 +167,8 @@ impl Guard {
             origin: Origin::Run,
             enrolled: None,
             standing: 0,
+            outer: Vec::new(),
+            instead: None,
         })
     }
 
@@ -171,12 +187,16 @@ impl Guard {
     }
 
     /// Writes file, slot and tag, in that order; takes them back if one fails.
-    fn put_to_work(&self, session: &Session, peer: &Peer) -> Result<(), ApiError> {
+    pub(super) fn put_to_work(&self, session: &Session, peer: &Peer) -> Result<(), ApiError> {
         self.store.write(session).map_err(internal)?;
         let slot = slot_of(session, Slot::LIVE);
         let mut maps = lock(&self.maps);
         let tag = Tag { session: session.number, slot: session.slot, ..Tag::default() };
-        let done = maps.set_session(session.slot, &slot).and_then(|()| maps.tag(peer.pidfd.as_fd(), &tag));
+        let process = peer.pidfd.as_fd();
+        let done = maps.set_session(session.slot, &slot);
+        let done = done.and_then(|()| {
+            if session.outer.is_empty() { maps.tag(process, &tag) } else { maps.exchange(process, &tag) }
+        });
         if let Err(error) = done {
             let undone = maps.set_session(session.slot, &Slot::default());
             if let Err(error) = undone {
@@ -243,14 +263,23 @@ impl State {
     }
 }
 
+/// The profile that a request names.
+fn required_profile(request: &StartSession) -> Result<String, ApiError> {
+    let none = || {
+        ApiError::new(Code::BadRequest, "`profile` is missing: only a session within a session has a default")
+    };
+    request.profile.clone().ok_or_else(none)
+}
+
 /// What the kernel knows of a session.
 pub(super) fn slot_of(session: &Session, state: u32) -> Slot {
+    let rules = session.rules();
     Slot {
         id: session.number,
-        profile: session.index,
+        profiles: [rules.index; 2],
+        bindings: [rules.binding; 2],
         state,
         tty: session.tty,
-        binding: session.binding,
         ..Slot::default()
     }
 }

@@ -132,6 +132,17 @@ impl Maps {
             .map_err(Error::call("bpf(BPF_MAP_UPDATE_ELEM)", "the tag of a process"))
     }
 
+    /// Gives a process of a session the tag of another one: its first thread, which should be its only one. Others, and what
+    /// they make, stay in the session that they are in.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, the process has gone, or it has no tag.
+    pub fn exchange(&self, process: BorrowedFd<'_>, tag: &Tag) -> Result<(), Error> {
+        bpf::update(self.tags.fd().as_fd(), &process.as_raw_fd(), tag, bpf::EXIST)
+            .map_err(Error::call("bpf(BPF_MAP_UPDATE_ELEM)", "the tag of a process"))
+    }
+
     /// The tag of a process, if it has one.
     ///
     /// # Errors

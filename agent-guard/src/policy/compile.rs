@@ -38,7 +38,7 @@ pub(super) fn compile(
     assigned: &BTreeMap<String, u32>,
     key: [u64; 2],
 ) -> Result<Compiled, Vec<Diagnostic>> {
-    let Resolved { policy, mut bindings, shared, mut warnings } = resolved;
+    let Resolved { policy, mut bindings, shared, scopes, mut warnings } = resolved;
     warnings.extend(system::warnings(policy).chain(persistence::warnings(policy)));
     warnings.extend(exec::warnings(policy));
     let indexes = indexes(policy, assigned)?;
@@ -57,6 +57,7 @@ pub(super) fn compile(
         digest: policy.digest.clone(),
         warnings,
         key,
+        scopes,
         ..Compiled::default()
     };
     room_for_shapes(&compiled, &bindings)?;

@@ -29,6 +29,7 @@ pub mod exec;
 pub mod explain;
 pub mod fs;
 pub mod model;
+pub mod narrower;
 #[doc(hidden)]
 pub mod oracle;
 pub mod rules;
@@ -68,6 +69,7 @@ pub use explain::{Explanation, explain_connect, explain_enrollment, explain_path
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
 pub use model::{Origin, PathPattern, Policy};
+pub use narrower::{Rules, Wider, narrower};
 pub use persistence::Persistence;
 pub use protected::Own;
 pub use rules::{RuleInfo, RuleKind};

@@ -1,21 +1,25 @@
 //! The paths of single sessions: `${cwd}`, `${home}` and `${tmp}`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
     compile,
     diagnostic::Diagnostic,
     edit::Edit,
     fs::Filesystem,
-    model::{PathPattern, Policy, Profile},
+    model::{Base, PathPattern, Policy, Profile},
+    narrower::Rules,
     resolve::{self, Resolved},
     tables::Compiled,
 };
 use agent_guard_common::{
-    NameKey, ObjectKey,
+    NameKey, ObjectKey, Op, Verdict,
     names::Shapes,
     object::SideKey,
-    rules::{Place, Side},
+    rules::{Place, Side, Slot},
 };
 
 /// What variables stand for in one session.
@@ -83,6 +87,51 @@ impl Compiled {
         Ok(edit.finish())
     }
 
+    /// Has a session's own rules follow what those of the session that it is in have followed: what the same path led to when
+    /// that one began may be elsewhere now, and it is still bound there. To be called for one that was bound just now; adds what
+    /// has to be written.
+    pub fn follow(&mut self, outer: Rules<'_>, inner: Rules<'_>, changes: &mut Changes) {
+        let (Some(old), Some(new)) = (outer.paths, inner.paths) else { return };
+        let rules = self.own_rules(inner.profile);
+        let (from, to) = (SideKey::session(outer.binding), SideKey::session(inner.binding));
+        let there: Vec<_> =
+            self.sides.iter().filter(|(key, _)| key.side == from).map(|(key, side)| (*key, *side)).collect();
+        for (key, said) in there {
+            let key = SideKey { side: to, ..key };
+            let mut side = self.sides.get(&key).copied().unwrap_or_default();
+            let before = side;
+            for op in Op::FILE {
+                let Some(rule) = self.rule(said.rules.slot(op).rule()) else { continue };
+                let Some(slot) =
+                    rules.get(&(rule.target.clone(), op)).filter(|_| same_base(&rule.target, old, new))
+                else {
+                    continue;
+                };
+                let slot = side.rules.slot(op).stricter(*slot);
+                side.rules.set(op, slot.verdict(), slot.rule());
+            }
+            if side != before {
+                self.sides.insert(key, side);
+                changes.sides.retain(|(other, _)| *other != key);
+                changes.sides.push((key, side));
+            }
+        }
+    }
+
+    /// What a profile's rules about its sessions' own paths say, by path and operation; of several the strictest.
+    fn own_rules(&self, profile: &str) -> BTreeMap<(String, Op), Slot> {
+        let mut all: BTreeMap<(String, Op), Slot> = BTreeMap::new();
+        let mine = self.rules.iter().filter(|rule| rule.profile.as_deref() == Some(profile));
+        for rule in mine.filter(|rule| rule.target.starts_with("${")) {
+            let Some(verdict) = Verdict::from_name(&rule.verdict) else { continue };
+            for op in rule.operations() {
+                let slot = all.entry((rule.target.clone(), op)).or_default();
+                *slot = slot.stricter(Slot::new(verdict, rule.number));
+            }
+        }
+        all
+    }
+
     /// Forgets a session; returns the sides that can be taken away.
     pub fn release_session(&mut self, binding: u32) -> Vec<SideKey> {
         let session = SideKey::session(binding);
@@ -92,6 +141,17 @@ impl Compiled {
         }
         gone
     }
+}
+
+/// Whether the variable that a path begins with stands for the same in both.
+fn same_base(path: &str, one: &SessionPaths, other: &SessionPaths) -> bool {
+    [
+        (Base::Cwd, one.cwd == other.cwd),
+        (Base::Home, one.home == other.home),
+        (Base::Tmp, one.tmp == other.tmp),
+    ]
+    .into_iter()
+    .any(|(base, same)| same && path.starts_with(base.text()))
 }
 
 /// Whether a profile says anything of a session's own paths, so that a session must be bound before it starts.

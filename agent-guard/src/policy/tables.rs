@@ -1,6 +1,9 @@
 //! One generation of tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use agent_guard_common::{
     NameKey, NetKey, ObjectKey,
@@ -9,7 +12,12 @@ use agent_guard_common::{
     rules::{CommandState, Head, NetEntry, Place, Profile, Side, Tables},
 };
 
-use super::{diagnostic::Diagnostic, network, rules::RuleInfo};
+use super::{
+    diagnostic::Diagnostic,
+    model::{Part, PathPattern},
+    network,
+    rules::RuleInfo,
+};
 
 /// One generation: the tables that the kernel judges by, and what people need to read them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -46,8 +54,24 @@ pub struct Compiled {
     pub warnings: Vec<Diagnostic>,
     /// The secret key that names are hashed with.
     pub key: [u64; 2],
+    /// Where the scopes of profiles begin that are the same for all sessions.
+    pub(super) scopes: Vec<ScopePlace>,
     /// Places that sessions have sides at: those are of one object or name alone.
     pub(super) own: BTreeSet<u32>,
+}
+
+/// Where an entry of a profile's scope began when it was looked up, all links followed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ScopePlace {
+    pub(super) profile: String,
+    pub(super) path: PathPattern,
+    /// What was there, and which object that was.
+    pub(super) there: PathBuf,
+    pub(super) object: ObjectKey,
+    /// Names behind that which weren't there.
+    pub(super) missing: PathBuf,
+    /// What comes behind those: it begins with `*`.
+    pub(super) rest: Vec<Part>,
 }
 
 /// Tables, the kernel's or others, and what explanations need beside them.

@@ -66,6 +66,36 @@ pub struct Session {
     /// Its number among those; 0 for others.
     #[serde(default)]
     pub standing: u32,
+    /// The sessions that it was started in, the outermost first.
+    #[serde(default)]
+    pub outer: Vec<Outer>,
+    /// Which of them it has the rules of, because its own aren't certainly as strict any more; none: it has its own.
+    #[serde(default)]
+    pub instead: Option<usize>,
+}
+
+/// Rules that a session can have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnRules {
+    /// Name of the profile.
+    pub profile: String,
+    /// Index of the profile.
+    pub index: u32,
+    /// What its own paths are kept under; 0 for none.
+    pub binding: u32,
+    /// Its own paths.
+    pub paths: Option<OwnPaths>,
+}
+
+/// A session that another was started in: kept there, because it can end before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outer {
+    /// Its id.
+    pub id: Ulid,
+    /// Its number.
+    pub number: u64,
+    /// Its own rules.
+    pub rules: OwnRules,
 }
 
 /// What `${cwd}`, `${home}` and `${tmp}` stood for when a session began.
@@ -91,6 +121,30 @@ impl OwnPaths {
 }
 
 impl Session {
+    /// The rules that it was started with.
+    #[must_use]
+    pub fn own_rules(&self) -> OwnRules {
+        OwnRules {
+            profile: self.profile.clone(),
+            index: self.index,
+            binding: self.binding,
+            paths: self.paths.clone(),
+        }
+    }
+
+    /// The rules that it has.
+    #[must_use]
+    pub fn rules(&self) -> OwnRules {
+        let instead = self.instead.and_then(|at| self.outer.get(at));
+        instead.map_or_else(|| self.own_rules(), |outer| outer.rules.clone())
+    }
+
+    /// Whether it was started in another one.
+    #[must_use]
+    pub fn is_in(&self, number: u64) -> bool {
+        self.outer.iter().any(|outer| outer.number == number)
+    }
+
     /// For answers.
     #[must_use]
     pub fn info(&self, processes: u64) -> SessionInfo {
@@ -108,6 +162,7 @@ impl Session {
             started_by: self.started_by.clone(),
             root_pid: self.root_pid,
             origin: self.origin,
+            parent: self.outer.last().map(|outer| outer.id),
             processes,
         }
     }

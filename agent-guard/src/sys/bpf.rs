@@ -14,6 +14,8 @@ use aya::Pod;
 
 /// `BPF_NOEXIST`: make an element, don't change one.
 pub const NO_EXIST: u64 = 1;
+/// `BPF_EXIST`: change an element, don't make one.
+pub const EXIST: u64 = 2;
 
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;

@@ -79,6 +79,7 @@ fn info(id: Ulid) -> SessionInfo {
         started_by: who(),
         root_pid: 2,
         origin: Origin::Run,
+        parent: Some(Ulid(6)),
         processes: 1,
     }
 }
@@ -108,11 +109,12 @@ fn hold(id: Ulid, state: HoldState, comment: Option<String>) -> HoldInfo {
 
 impl Backend for Full {
     fn start_session(&self, peer: &Peer, request: StartSession) -> Result<SessionStarted, ApiError> {
-        if request.profile == "unknown" {
+        let profile = request.profile.unwrap_or_else(|| "its own".into());
+        if profile == "unknown" {
             return Err(ApiError::unknown_profile("unknown", ["p"]));
         }
         assert_eq!(peer.pid, request.pid);
-        Ok(SessionStarted { id: Ulid(7), profile: request.profile, mode: Mode::Report, generation: 3 })
+        Ok(SessionStarted { id: Ulid(7), profile, mode: Mode::Report, generation: 3 })
     }
 
     fn attach_session(&self, _: &Peer, request: AttachSession) -> Result<SessionAttached, ApiError> {
@@ -259,7 +261,7 @@ impl Server {
             runtime.block_on(async {
                 let listener = UnixListener::bind(socket).unwrap();
                 ready.send(()).unwrap();
-                serve(listener, Arc::new(Full), async { drop(stopped.await) }).await.unwrap();
+                serve(listener, Arc::new(Full), MOST, async { drop(stopped.await) }).await.unwrap();
             });
         });
         is_ready.recv().unwrap();
@@ -287,7 +289,7 @@ impl Drop for Server {
 
 fn start_request(profile: &str) -> StartSession {
     StartSession {
-        profile: profile.into(),
+        profile: Some(profile.into()),
         task: None,
         name: None,
         command: vec!["x".into()],

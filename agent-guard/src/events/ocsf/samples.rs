@@ -216,6 +216,7 @@ pub(crate) fn session_started() -> Event {
         command: vec!["claude".to_owned()],
         cwd: "/home/bob/repo".to_owned(),
         origin: Origin::Run,
+        parent: None,
         attached: vec![],
     }))
 }

@@ -72,6 +72,7 @@ pub(super) fn fields(activity: &Activity) -> Value {
             put("command", json!(event.command));
             put("cwd", json!(event.cwd));
             put("origin", json!(event.origin.name()));
+            put("parent", json!(event.parent.map(|parent| parent.to_string())));
             put("attached", json!((!event.attached.is_empty()).then_some(&event.attached)));
         }
         Activity::SessionEnded(event) => put("killed", json!(event.killed)),

@@ -98,7 +98,8 @@ impl Guard {
     fn prepare(&self, peer: &Peer, root: u32, request: &AttachSession) -> Result<(Session, u32), ApiError> {
         let mut state = lock(&self.state);
         let (generation, index, mode) = state.profile(&request.profile)?;
-        let mut session = self.describe(&state, peer, root, index, mode, as_started(root, request))?;
+        let profile = (request.profile.clone(), index, mode);
+        let mut session = self.describe(&state, peer, root, profile, as_started(root, request))?;
         session.origin = Origin::Attach;
         session.started_by = who(peer.uid, sys::pid_of(peer.pidfd.as_fd()).ok().flatten());
         if state.has_own_paths(&session.profile) {
@@ -150,7 +151,7 @@ impl Guard {
     fn check_untagged(&self, members: &[Member]) -> Result<(), ApiError> {
         let Some((pid, session)) = tagged(self, members) else { return Ok(()) };
         let detail = format!(
-            "process {pid} belongs to session {session} already, and a tag is never exchanged for another"
+            "process {pid} belongs to session {session} already; what is attached must belong to none"
         );
         Err(ApiError::new(Code::Conflict, detail))
     }
@@ -223,6 +224,7 @@ impl Guard {
             command: session.command.clone(),
             cwd: session.cwd.clone(),
             origin: session.origin,
+            parent: None,
             attached: pids,
         }));
         state.sessions.insert(session.number, session);
@@ -289,7 +291,7 @@ pub(super) fn same_directory(session: &Session) -> Result<(), ApiError> {
 /// As if the process had been started by `run`.
 fn as_started(pid: u32, request: &AttachSession) -> StartSession {
     StartSession {
-        profile: request.profile.clone(),
+        profile: Some(request.profile.clone()),
         task: request.task.clone(),
         name: request.name.clone(),
         command: proc::words(pid),

@@ -100,7 +100,7 @@ impl Guard {
     pub(super) fn after_enrolling(&self, state: &mut State, asking: Option<Arc<Asking>>) {
         state.enrolled.problems.clear();
         if asking.is_some() {
-            let slot = Slot { id: SESSION, profile: PROFILE, state: Slot::LIVE, ..Slot::default() };
+            let slot = Slot { id: SESSION, profiles: [PROFILE; 2], state: Slot::LIVE, ..Slot::default() };
             if let Err(error) = lock(&self.maps).set_session(SLOT, &slot) {
                 state.enrolled.problem(format!("programs aren't enrolled: {error}"));
             }

@@ -166,7 +166,7 @@ impl Guard {
         let pidfd = process.try_clone().map_err(internal)?;
         let peer = Peer { uid, gid, pid, pidfd: Arc::new(pidfd) };
         let request = StartSession {
-            profile,
+            profile: None,
             task: None,
             name: None,
             command: vec![path.to_string_lossy().into_owned()],
@@ -174,7 +174,7 @@ impl Guard {
             pid,
             start_time: stat.start,
         };
-        let mut session = self.describe(state, &peer, pid, index, mode, request)?;
+        let mut session = self.describe(state, &peer, pid, (profile, index, mode), request)?;
         session.origin = Origin::Enroll;
         session.started_by = who(uid, Some(pid));
         if state.has_own_paths(&session.profile) {

@@ -182,6 +182,8 @@ impl Guard {
             origin: Origin::Enroll,
             enrolled: Some(one.key.clone()),
             standing: one.number,
+            outer: Vec::new(),
+            instead: None,
         };
         // Whoever is in one that has another profile stays there; it ends like every other.
         for old in state.sessions.values_mut().filter(|old| old.enrolled.as_deref() == Some(&one.key)) {

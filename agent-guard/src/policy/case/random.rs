@@ -38,7 +38,8 @@ impl Random {
         self.below(bound) == 0
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T], other: T) -> T {
+    /// One of several; the other one if there are none.
+    pub fn pick<T: Copy>(&mut self, from: &[T], other: T) -> T {
         let at = self.below(u64::try_from(from.len()).unwrap_or(1));
         usize::try_from(at).ok().and_then(|at| from.get(at)).copied().unwrap_or(other)
     }

@@ -11,8 +11,9 @@ use super::{
     super::{
         diagnostic::Diagnostic,
         fs::Object,
-        model::{Base, Form, Origin, Part},
+        model::{Base, Form, Origin, Part, Policy},
         session::SessionPaths,
+        tables::ScopePlace,
     },
     Binding, Key, Owner, Resolver, Subject,
     keys::{self, Link},
@@ -137,6 +138,23 @@ impl<'p> Resolver<'_, 'p> {
             return None;
         }
         Some(value.clone())
+    }
+
+    /// Notes where the scopes of profiles begin.
+    pub(super) fn note_scopes(&mut self, policy: &Policy, starts: &[Start<'p>]) {
+        for start in starts.iter().filter(|start| start.subject.rule.is_none()) {
+            let Owner::Profile(at) = start.subject.owner else { continue };
+            let Some(profile) = policy.profiles.get(at) else { continue };
+            let Ok(Some(there)) = self.lookups.get(&start.path, true) else { continue };
+            self.scopes.push(ScopePlace {
+                profile: profile.name.clone(),
+                path: start.subject.path.clone(),
+                there: there.path.clone(),
+                object: there.key,
+                missing: start.missing.iter().rev().collect(),
+                rest: start.rest.iter().cloned().chain(start.below.then_some(Part::Any)).collect(),
+            });
+        }
     }
 
     /// Binds what has been located, and everything that is there of what follows.

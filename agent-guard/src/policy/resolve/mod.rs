@@ -26,6 +26,7 @@ use super::{
     model::{FileRule, Origin, PathPattern, Policy},
     rules::Numbers,
     session::SessionPaths,
+    tables::ScopePlace,
     walk::Level,
 };
 
@@ -98,6 +99,8 @@ pub(super) struct Resolved<'p> {
     pub(super) bindings: Vec<Binding<'p>>,
     /// Those nearest to the root of their file systems first.
     pub(super) shared: Vec<Shared<'p>>,
+    /// Where the scopes of profiles begin.
+    pub(super) scopes: Vec<ScopePlace>,
     /// What the author of the policy should know.
     pub(super) warnings: Vec<Diagnostic>,
 }
@@ -151,6 +154,7 @@ fn run<'p>(
         key,
         bindings: Vec::new(),
         named: mounts::Named::default(),
+        scopes: Vec::new(),
         crowded: false,
         warnings: Vec::new(),
         mistakes: Vec::new(),
@@ -171,15 +175,16 @@ fn run<'p>(
         let inside = resolver.mounts.inside(root.mount, &root.path);
         resolver.root = inside.map(|inside| (root.root, inside));
     }
+    resolver.note_scopes(policy, &starts);
     resolver.bind(starts);
     let shared = resolver.inherit();
-    let Resolver { bindings, mut warnings, mut mistakes, .. } = resolver;
+    let Resolver { bindings, scopes, mut warnings, mut mistakes, .. } = resolver;
     if !mistakes.is_empty() {
         mistakes.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         return Err(mistakes);
     }
     warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-    Ok(Resolved { policy, bindings, shared, warnings })
+    Ok(Resolved { policy, bindings, shared, scopes, warnings })
 }
 
 /// What is gathered while paths are looked up.
@@ -191,6 +196,7 @@ struct Resolver<'f, 'p> {
     key: [u64; 2],
     bindings: Vec<Binding<'p>>,
     named: mounts::Named<'p>,
+    scopes: Vec<ScopePlace>,
     /// That there is no room for what `persistence` matches has been said.
     crowded: bool,
     warnings: Vec<Diagnostic>,

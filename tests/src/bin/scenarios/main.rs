@@ -36,6 +36,7 @@ mod guard_itself;
 mod holds;
 mod mounts;
 mod mounts_later;
+mod nested;
 mod network;
 mod oracle;
 mod persistence;
@@ -151,6 +152,7 @@ const FAMILIES: &[&[Scenario]] = &[
     reload::SCENARIOS,
     explain::SCENARIOS,
     sessions::SCENARIOS,
+    nested::SCENARIOS,
     attach::SCENARIOS,
     events::SCENARIOS,
     untagged::SCENARIOS,

@@ -176,8 +176,10 @@ fn rights() -> Result<()> {
     crate::fixture::contains("their list", &seen.stdout, id)?;
     cli_as_nobody(&["session", "kill", id])?.good()?;
     theirs.wait(SOON)?.killed_by(Signal::KILL)?;
-    // Inside a session there is nothing to see or kill.
-    guard.ran(&[PROGRAM, "session", "list"])?.code(4)?;
+    // A session sees itself and nobody else, and kills nobody.
+    let seen = guard.ran(&[PROGRAM, "session", "list", "--json"])?.good()?;
+    anyhow::ensure!(!seen.stdout.contains(id), "a session sees another one: {}", seen.stdout);
+    guard.ran(&[PROGRAM, "session", "show", id])?.code(4)?;
     guard.ran(&[PROGRAM, "session", "kill", id])?.code(4)?;
     guard.stop()
 }
