@@ -28,4 +28,4 @@ pub use verdict::{Fault, Source, Verdict};
 
 /// Version of everything that is shared through pinned maps and the ring buffer. A daemon adopts
 /// pins of its own version only. Raise it with every change to a shared struct or map.
-pub const ABI: u32 = 5;
+pub const ABI: u32 = 6;

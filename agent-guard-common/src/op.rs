@@ -22,6 +22,8 @@ impl Op {
     pub const METADATA: Self = Self(6);
     /// Connect a socket, or send without connecting.
     pub const CONNECT: Self = Self(7);
+    /// The same to a Unix socket, where it counts which hooks see it. Calls, rules and events have [`Op::CONNECT`].
+    pub const UNIX: Self = Self(8);
 
     /// Execute a program with arguments.
     pub const EXEC: Self = Self(16);
@@ -113,7 +115,7 @@ impl Op {
             Self::DELETE => "delete",
             Self::RENAME => "rename",
             Self::METADATA => "metadata",
-            Self::CONNECT => "connect",
+            Self::CONNECT | Self::UNIX => "connect",
             Self::EXEC => "exec",
             Self::MOUNT => "mount",
             Self::NAMESPACES => "namespaces",
@@ -161,7 +163,7 @@ impl Op {
         self.0 & 32 != 0
     }
 
-    /// All of them, but [`Op::CAPABILITY`], whose name is no operation to ask for.
+    /// All of them that can be asked for by name: not [`Op::CAPABILITY`] and [`Op::UNIX`].
     pub fn all() -> impl Iterator<Item = Self> {
         Self::FILE.into_iter().chain([Self::CONNECT, Self::EXEC]).chain(Self::SYSTEM)
     }

@@ -27,7 +27,7 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 26] = [
+const STRUCTS: [&str; 27] = [
     "cred",
     "ctl_table",
     "dentry",
@@ -50,6 +50,7 @@ const STRUCTS: [&str; 26] = [
     "socket",
     "super_block",
     "task_struct",
+    "unix_address",
     "unix_sock",
     "user_namespace",
     "vfsmount",

@@ -354,6 +354,7 @@ fn entries(compiled: &Compiled) -> tables::Compiled {
         suffixes: compiled.head.suffixes,
         profiles: compiled.profiles.iter().map(|(_, index, profile)| (*index, *profile)).collect(),
         networks: compiled.networks.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
+        abstracts: compiled.abstracts.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
         commands: compiled.commands.clone(),
         programs: list(&compiled.programs),
     }

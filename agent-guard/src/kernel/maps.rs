@@ -16,8 +16,9 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 26] = [
+pub const NAMES: [&str; 28] = [
     "TAGS",
+    "SOCKETS",
     "SCRATCH",
     "KNOWN",
     "RENAMED",
@@ -34,6 +35,7 @@ pub const NAMES: [&str; 26] = [
     "SIDES",
     "PROFILES",
     "NETWORKS",
+    "ABSTRACTS",
     "COMMANDS",
     "PROGRAMS",
     "GUARD",

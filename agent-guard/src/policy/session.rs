@@ -98,7 +98,8 @@ impl Compiled {
 #[must_use]
 pub fn needs_session_paths(profile: &Profile) -> bool {
     let scope = profile.scope.iter().map(|entry| &entry.path);
-    scope.chain(profile.rules.iter().map(|rule| &rule.path)).any(PathPattern::is_variable)
+    let rules = profile.rules.iter().chain(&profile.sockets).map(|rule| &rule.path);
+    scope.chain(rules).any(PathPattern::is_variable)
 }
 
 /// Whether a session must be bound because `persistence` is about its home directory, and no path without a variable is.
