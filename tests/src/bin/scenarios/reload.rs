@@ -184,7 +184,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("[profile.agent.backup]\nops = [\"delete\"]\n", "backup"),
     ("[profile.agent.network]\nlisten = [\"localhost\"]\n", "listen"),
     ("[profile.agent.network]\nallow = [\"*.crates.io:443\"]\n", "*.crates.io"),
-    ("[profile.agent.network]\nallow = [\"unix:run/x\"]\n", "unix:run/x"),
+    ("[profile.agent.network]\nallow = [\"unix:run/x\"]\n", "run/x"),
     (
         "[[profile.agent.files.rule]]\npath = \"/srv/**/x\"\nops = [\"delete\"]\nverdict = \"deny\"\n",
         "/srv/**/x",
