@@ -266,7 +266,13 @@ impl Walk {
     #[must_use]
     pub fn own(mut self) -> (Slot, Slot, bool) {
         self.leave_file_system();
-        (self.tree.met.critical, self.tree.met.rule, self.in_scope != 0)
+        (self.tree.met.critical, self.tree.met.rule, self.scoped())
+    }
+
+    /// Whether the scope counts, and has it. Who listens at a socket is somebody, wherever the socket is.
+    #[inline(always)]
+    const fn scoped(&self) -> bool {
+        self.in_scope != 0 && self.op.0 != Op::CONNECT.0
     }
 
     /// Takes the scope out of consideration: what is acted on isn't lost with the directory it is in. A device node is
@@ -314,12 +320,13 @@ impl Walk {
         if tree.rule.is_some() {
             return Ok(Decision::of(tree.rule, Source::RULE).under(profile));
         }
-        let rest = if self.in_scope != 0 {
+        let rest = if self.scoped() {
             Decision::new(Verdict::ALLOW, Source::SCOPE, 0)
         } else {
             // VERIFIER: masked instead of compared, see [`crate::rules::OpRules::slot`].
             let verdict = profile.outside.get(usize::from(self.op.0) & (Op::COUNT - 1));
-            Decision::new(known(verdict.copied().map_or(Verdict::NONE, Verdict))?, Source::OUTSIDE, 0)
+            let source = if self.op.0 == Op::CONNECT.0 { Source::NETWORK } else { Source::OUTSIDE };
+            Decision::new(known(verdict.copied().map_or(Verdict::NONE, Verdict))?, source, 0)
         };
         let rest = rest.under(profile);
         if mount.rule.is_some() {
@@ -349,7 +356,7 @@ fn profile<T: Tables>(tables: &T, index: u32) -> Result<&Profile, Fault> {
     }
 }
 
-pub use single::{Command, capability, command, connect, system};
+pub use single::{Command, abstract_name, capability, command, connect, system};
 
 mod single;
 #[cfg(test)]

@@ -99,7 +99,8 @@ pub struct Judged {
     pub answer: u8,
     /// Zero.
     pub pad: u8,
-    /// Address family (`AF_INET`, `AF_INET6`), 0 for files.
+    /// Address family (`AF_UNIX`, `AF_INET`, `AF_INET6`), 0 for files. `AF_UNIX` has no address: the socket is the first
+    /// object, or has an abstract name, which is the first path text then.
     pub family: u16,
     /// Port, host order.
     pub port: u16,
@@ -237,6 +238,8 @@ hooks! {
     48 TASK_MOVEMEMORY "task_movememory",
     49 BPRM_CHECK_SECURITY "bprm_check_security",
     50 BPRM_CREDS_FOR_EXEC "bprm_creds_for_exec",
+    51 SOCKET_POST_CREATE "socket_post_create",
+    52 UNIX_MAY_SEND "unix_may_send",
 }
 
 /// The components of a path text, as the kernel side writes them: from the object towards the root,

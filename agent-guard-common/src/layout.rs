@@ -197,6 +197,12 @@ layout! {
     msghdr_msg_namelen,
     /// `unix_sock.path`, struct path.
     unix_sock_path,
+    /// `unix_sock.addr`, pointer to `unix_address`: what it is bound to; never changes.
+    unix_sock_addr,
+    /// `unix_address.len`, int: bytes of the address in there.
+    unix_address_len,
+    /// `unix_address.name`, array of `sockaddr_un`.
+    unix_address_name,
     /// Number of the system call in `pt_regs`: `orig_ax`, or `syscallno` on arm64.
     regs_syscall,
     /// Place of the type among the arguments of LSM hook `perf_event_open`: 0, or 1 behind the attributes up to 6.13.

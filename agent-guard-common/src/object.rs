@@ -113,6 +113,46 @@ impl NetKey {
     }
 }
 
+/// An abstract name of a Unix socket, or what such names begin with, as one profile sees it: what a longest-prefix match runs
+/// over. Names have any bytes, so none can mark their end: a whole name carries its length before it, where what names begin
+/// with has 0.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct AbstractName {
+    /// Index of the profile.
+    pub profile: [u8; 4],
+    /// 1 more than the length of a whole name; 0 for what names begin with.
+    pub whole: u8,
+    /// The bytes, without the zero byte that the kernel has before them.
+    pub bytes: [u8; Self::ROOM],
+}
+
+impl AbstractName {
+    /// Bytes of the longest name: a `sockaddr_un` has 108 for it, of which the first is zero.
+    pub const MAX: u32 = 107;
+    /// More than that.
+    ///
+    /// VERIFIER: so that a length is in bounds once it is masked.
+    pub const ROOM: usize = 127;
+
+    /// Bits that count of a name of that length.
+    #[inline(always)]
+    #[must_use]
+    pub const fn bits(length: u32) -> u32 {
+        8 * (5 + length)
+    }
+}
+
+/// A name that is looked up, and how many of its bits count.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AbstractKey {
+    /// Bits that count.
+    pub bits: u32,
+    /// The name.
+    pub name: AbstractName,
+}
+
 /// IPv4 in its IPv6 form, `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
 #[must_use]
 pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
@@ -146,6 +186,8 @@ mod pod {
     unsafe impl aya::Pod for super::Identified {}
     // SAFETY: bytes.
     unsafe impl aya::Pod for super::NetKey {}
+    // SAFETY: bytes.
+    unsafe impl aya::Pod for super::AbstractName {}
 }
 
 #[cfg(test)]
@@ -159,6 +201,8 @@ mod tests {
         assert_eq!(size_of::<SideKey>(), 8);
         assert_eq!(size_of::<Identified>(), 32);
         assert_eq!(size_of::<NetKey>() * 8, NetKey::BITS as usize);
+        assert_eq!(size_of::<AbstractName>(), 5 + AbstractName::ROOM);
+        assert_eq!(size_of::<AbstractKey>(), 4 + size_of::<AbstractName>());
     }
 
     #[test]

@@ -22,6 +22,8 @@ impl Op {
     pub const METADATA: Self = Self(6);
     /// Connect a socket, or send without connecting.
     pub const CONNECT: Self = Self(7);
+    /// The same to a Unix socket, where it counts which hooks see it. Calls, rules and events have [`Op::CONNECT`].
+    pub const UNIX: Self = Self(8);
 
     /// Execute a program with arguments.
     pub const EXEC: Self = Self(16);
@@ -115,7 +117,7 @@ impl Op {
             Self::DELETE => "delete",
             Self::RENAME => "rename",
             Self::METADATA => "metadata",
-            Self::CONNECT => "connect",
+            Self::CONNECT | Self::UNIX => "connect",
             Self::EXEC => "exec",
             Self::ENROLL => "enroll",
             Self::MOUNT => "mount",
@@ -164,8 +166,7 @@ impl Op {
         self.0 & 32 != 0
     }
 
-    /// All of them that sessions can be asked about: not [`Op::CAPABILITY`], whose name is no operation to ask for, and not
-    /// [`Op::ENROLL`].
+    /// All of them that can be asked for by name: not [`Op::CAPABILITY`], [`Op::UNIX`] and [`Op::ENROLL`].
     pub fn all() -> impl Iterator<Item = Self> {
         Self::FILE.into_iter().chain([Self::CONNECT, Self::EXEC]).chain(Self::SYSTEM)
     }

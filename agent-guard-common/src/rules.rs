@@ -13,13 +13,14 @@
 //! | commands | state | [`CommandState`] | sized to the policy |
 //! | programs | [`ObjectKey`] | number of a program | sized to the policy |
 //! | networks | prefix of [`NetKey`] | [`NetEntry`] | sized to the policy |
+//! | abstracts | prefix of [`AbstractName`](crate::object::AbstractName) | [`AbstractEntry`] | sized to the policy |
 //!
 //! A *place* is what all rules together say of one path: where it leads to (an object) and how it is called (names)
 //! have the same place.
 
 use crate::{
     names::Shapes,
-    object::{NameKey, NetKey, ObjectKey, SideKey},
+    object::{AbstractKey, NameKey, NetKey, ObjectKey, SideKey},
     op::Op,
     verdict::Verdict,
 };
@@ -172,7 +173,7 @@ pub struct Profile {
     pub judged: u64,
     /// Capabilities that a session may use: bits by their numbers.
     pub capabilities: u64,
-    /// Verdicts of `files.outside`, one an operation.
+    /// Verdicts of `files.outside`, one an operation; for [`Op::CONNECT`] that of `network.connect`.
     pub outside: [u8; Op::COUNT],
     /// Verdicts of `system`, one an operation: the last five bits of its number are its place.
     pub system: [u8; Op::SYSTEM_COUNT],
@@ -251,6 +252,16 @@ pub struct NetEntry {
     pub ports: [PortRule; MAX_PORTS],
 }
 
+/// What a profile says of an abstract name of a Unix socket, or of all that begin so.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AbstractEntry {
+    /// [`Verdict`].
+    pub verdict: u32,
+    /// Number of the rule in the generation's list.
+    pub rule: u32,
+}
+
 /// Where a decision looks things up: maps in the kernel, plain tables in user space.
 pub trait Tables {
     /// Whether a bit of the filter is set.
@@ -273,6 +284,8 @@ pub trait Tables {
     fn program(&self, key: &ObjectKey) -> u8;
     /// The entry of the longest prefix that has the address.
     fn network(&self, key: &NetKey) -> Option<&NetEntry>;
+    /// The entry with the most bits of those that count.
+    fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry>;
 }
 
 #[cfg(feature = "user")]
@@ -287,6 +300,8 @@ mod pod {
     unsafe impl aya::Pod for super::Profile {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::NetEntry {}
+    // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
+    unsafe impl aya::Pod for super::AbstractEntry {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::CommandState {}
 }
@@ -304,6 +319,7 @@ mod tests {
         assert_eq!(size_of::<Profile>(), 72);
         assert_eq!(size_of::<CommandState>(), 520);
         assert_eq!(size_of::<NetEntry>(), 12 * MAX_PORTS);
+        assert_eq!(size_of::<AbstractEntry>(), 8);
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub struct Asked {
     pub first: Untyped,
     /// Target of a rename or a link.
     pub second: Untyped,
-    /// Where a socket wants to go; family 0 for files.
+    /// Where a socket wants to go; family 0 for files. A Unix socket is a file, or its name is in [`More`].
     pub address: Address,
     /// What else belongs to it: the type of a new file, the flags of a rename, an ioctl.
     pub detail: u32,
@@ -61,9 +61,15 @@ pub struct More {
     pub capability: u32,
     /// What else an answer is about: a digest of the arguments that aren't objects.
     pub arguments: u64,
+    /// Where the kernel has the abstract name of a Unix socket, 0 for none; it doesn't change while that is bound.
+    pub name: u64,
+    /// Its length.
+    pub name_length: u32,
+    /// VERIFIER: what it copies has to be initialised.
+    pub pad: u32,
 }
 
 impl More {
     /// Nothing.
-    pub const NONE: Self = Self { target: 0, capability: 0, arguments: 0 };
+    pub const NONE: Self = Self { target: 0, capability: 0, arguments: 0, name: 0, name_length: 0, pad: 0 };
 }

@@ -2,7 +2,8 @@
 
 use agent_guard_common::{
     ABI, Op,
-    event::{self, ARGS_BYTES, Exec, Header, Hook, Judged, Lifecycle, PATH_BYTES, Seen, count as slot},
+    event::{self, ARGS_BYTES, Exec, Header, Judged, Lifecycle, PATH_BYTES, Seen, count as slot},
+    object::AbstractName,
 };
 use aya_ebpf::helpers::{
     bpf_get_current_comm, bpf_get_current_uid_gid,
@@ -12,8 +13,7 @@ use aya_ebpf::helpers::{
 use crate::{
     asked::{Asked, More},
     enforce::Outcome,
-    judge::Call,
-    kernel::{Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, mount, repeat},
+    kernel::{AF_UNIX, Bprm, GO_ON, STOP, Task, Untyped, file, key_of, mode_of, mount, repeat},
     maps::{COUNTS, DECISIONS, REPORTS},
     tag::Subject,
     walk::scratch,
@@ -102,6 +102,9 @@ pub fn fill(record: &mut Judged, session: u64, asked: &Asked, outcome: &Outcome)
     if asked.op.0 == Op::EXEC.0 {
         emit_arguments(record);
     }
+    if asked.address.family == AF_UNIX && asked.first.dentry == 0 {
+        emit_abstract(record);
+    }
     // Last, so that who reads a record in the table of holds can tell a whole one.
     // SAFETY: a member of a record that is ours.
     unsafe { core::ptr::write_volatile(&raw mut record.header.size, size_of::<Judged>() as u32) };
@@ -173,6 +176,31 @@ pub extern "C" fn emit_arguments(record: *mut Judged) -> u32 {
     };
     second.path_len = if code == 0 { arguments.length as u16 } else { 0 };
     second.cut = arguments.cut as u16;
+    0
+}
+
+/// Writes an abstract name where the first path would be.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn emit_abstract(record: *mut Judged) -> u32 {
+    // SAFETY: the caller's, and whole.
+    let (Some(record), Some(scratch)) = (unsafe { record.as_mut() }, scratch()) else { return 0 };
+    let Judged { first, path: [text, _], .. } = record;
+    let More { name, name_length, .. } = scratch.more;
+    const { assert!(PATH_BYTES > AbstractName::ROOM) }
+    // VERIFIER: the bound has to be on the very value that is passed on.
+    let length = name_length & AbstractName::ROOM as u32;
+    // SAFETY: there is room for as much; the helper checks the source.
+    let code = unsafe {
+        bpf_probe_read_kernel(
+            text.as_mut_ptr().cast(),
+            length,
+            core::ptr::with_exposed_provenance(name as usize),
+        )
+    };
+    first.path_len = if code == 0 { length as u16 } else { 0 };
     0
 }
 
@@ -289,12 +317,4 @@ pub fn lifecycle(subject: &Subject, kind: u16, child: Option<Task>) {
     record.child = child.map_or(0, Task::tgid);
     record.pad = 0;
     entry.submit(0);
-}
-
-/// Tells that something a hook keeps from the guard itself was tried.
-#[inline(always)]
-pub fn guard(subject: Subject, hook: Hook, object: Untyped, outcome: &Outcome) {
-    let mut call = Call::new(subject, hook, Op::CONNECT);
-    call.asked.first = object;
-    judged(call.subject.tag().session, &call.asked, outcome);
 }

@@ -19,7 +19,7 @@ use crate::{
     asked::{Asked, More},
     emit,
     enforce::{EPERM, ERESTARTNOINTR, Outcome, stop},
-    kernel::{GO_ON, STOP, file, key_of, probe_at, repeat},
+    kernel::{AF_UNIX, GO_ON, STOP, file, key_of, probe_at, repeat},
     maps::{ANSWERS, BLANK, GUARD, HOLDS, Scratch},
     tag::Subject,
     walk::scratch,
@@ -219,7 +219,7 @@ fn digest(asked: &Asked) -> u64 {
     let (Some(guard), Some(scratch)) = (GUARD.get(0), scratch()) else { return 0 };
     let state = &mut scratch.digest;
     *state = Digest::new(guard.key).word(asked.op.0 as u64);
-    if asked.address.family != 0 {
+    if asked.address.family != 0 && asked.address.family != AF_UNIX {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = asked.address.addr;
         return state
             .word(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))
@@ -234,11 +234,14 @@ fn digest(asked: &Asked) -> u64 {
         *state = state.word(scratch.more.arguments);
     }
     if asked.op.is_system() {
-        let More { target, capability, arguments } = scratch.more;
+        let More { target, capability, arguments, .. } = scratch.more;
         *state = state.word(arguments).word(u64::from(target) << 32 | u64::from(capability));
         if asked.first.dentry == 0 {
             return state.word(u64::from(asked.detail) << 8 | u64::from(asked.hook.0)).finish();
         }
+    }
+    if asked.op.0 == Op::CONNECT.0 && asked.first.dentry == 0 {
+        return if hold_abstract() == 0 { 0 } else { state.finish() };
     }
     // An open for writing and the truncation that belongs to it are one question, although they have two hooks.
     let hook = if asked.op.0 == Op::WRITE.0 { 0 } else { asked.hook.0 };
@@ -283,6 +286,23 @@ pub extern "C" fn hold_name(dentry: u64) -> u32 {
         return 0;
     }
     let Some((at, length)) = file::name_of(dentry) else { return 0 };
+    text(scratch, at, length)
+}
+
+/// Takes in the abstract name of a Unix socket. 0 if it can't be read.
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn hold_abstract() -> u32 {
+    let Some(scratch) = scratch() else { return 0 };
+    let More { name, name_length, .. } = scratch.more;
+    text(scratch, name, name_length)
+}
+
+/// Takes in bytes of the kernel's, and how many. 0 if they can't be read.
+#[inline(always)]
+fn text(scratch: &mut Scratch, at: u64, length: u32) -> u32 {
     scratch.digest = scratch.digest.word(u64::from(length));
     let mut name = Name { scratch, at, length, good: true };
     repeat(NAME_WORDS, step_name, &mut name);

@@ -5,8 +5,8 @@ use agent_guard_common::{
     decide::{self, Decision},
     event::Hook,
     names::{FILTER_WORDS, Shapes},
-    object::{NameKey, NetKey, ObjectKey, SideKey},
-    rules::{CommandState, NetEntry, Place, Profile, Side, Tables},
+    object::{AbstractKey, AbstractName, NameKey, NetKey, ObjectKey, SideKey},
+    rules::{AbstractEntry, CommandState, NetEntry, Place, Profile, Side, Tables},
     subject::{Session, Tag},
 };
 use aya_ebpf::btf_maps::lpm_trie;
@@ -15,8 +15,8 @@ use crate::{
     asked::Asked,
     kernel::{Address, Dentry, Path, Untyped, VfsMount},
     maps::{
-        COMMANDS, FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES, PROGRAMS, SHAPES,
-        SIDES,
+        ABSTRACTS, COMMANDS, FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES,
+        PROGRAMS, SHAPES, SIDES,
     },
     tag::Subject,
 };
@@ -148,6 +148,12 @@ impl Tables for Parity {
     #[inline(always)]
     fn network(&self, key: &NetKey) -> Option<&NetEntry> {
         NETWORKS.get(self.0)?.get(&lpm_trie::Key::new(NetKey::BITS, *key)).map(read)
+    }
+
+    #[inline(always)]
+    fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry> {
+        // VERIFIER: the key stays where it is, which is no place on the stack.
+        ABSTRACTS.get(self.0)?.get(read::<lpm_trie::Key<AbstractName>, _>(key)).map(read)
     }
 }
 

@@ -9,12 +9,15 @@ use agent_guard_common::{
     enroll::{MAX_CGROUPS, MAX_SEATS, MAX_STANDING, MAX_USERS, Seat},
     event,
     names::{ChainHash, FILTER_WORDS, NameHash, Shape, Shapes},
-    object::{NameKey, NetKey, ObjectKey, SideKey},
-    rules::{CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
+    object::{AbstractKey, AbstractName, NameKey, NetKey, ObjectKey, SideKey},
+    rules::{AbstractEntry, CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
 use aya_ebpf::{
-    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE},
+    bindings::{
+        BPF_F_INNER_MAP, BPF_F_NO_PREALLOC,
+        bpf_map_type::{BPF_MAP_TYPE_SK_STORAGE, BPF_MAP_TYPE_TASK_STORAGE},
+    },
     btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
@@ -26,11 +29,11 @@ use crate::{
     known::Known,
 };
 
-/// Definition of a task storage map, which aya-ebpf has no type for: the members are read from BTF by
-/// their names and types (`libbpf` calls this a BTF-defined map).
+/// Definition of a map that keeps a value beside each task or socket, which aya-ebpf has no type for: the members are read
+/// from BTF by their names and types (`libbpf` calls this a BTF-defined map).
 #[repr(C)]
-pub struct TaskStorage<T: 'static> {
-    r#type: *const [i32; BPF_MAP_TYPE_TASK_STORAGE as usize],
+pub struct Storage<T: 'static, const TYPE: usize> {
+    r#type: *const [i32; TYPE],
     key: *const i32,
     value: *const T,
     max_entries: *const [i32; 0],
@@ -38,9 +41,14 @@ pub struct TaskStorage<T: 'static> {
 }
 
 // SAFETY: nobody reads the members; only the map's address is used.
-unsafe impl<T> Sync for TaskStorage<T> {}
+unsafe impl<T, const TYPE: usize> Sync for Storage<T, TYPE> {}
 
-impl<T> TaskStorage<T> {
+/// Beside tasks.
+pub type TaskStorage<T> = Storage<T, { BPF_MAP_TYPE_TASK_STORAGE as usize }>;
+/// Beside sockets.
+pub type SocketStorage<T> = Storage<T, { BPF_MAP_TYPE_SK_STORAGE as usize }>;
+
+impl<T, const TYPE: usize> Storage<T, TYPE> {
     const fn new() -> Self {
         Self {
             r#type: ptr::null(),
@@ -100,6 +108,8 @@ pub struct Scratch {
     pub name_length: u32,
     /// Not 0 once a step of the walk has failed to find this.
     pub lost: u32,
+    /// An abstract name that is looked up.
+    pub abstract_key: AbstractKey,
     /// What a program is executed with.
     pub arguments: Arguments,
 }
@@ -141,13 +151,20 @@ pub struct Chain {
 /// every hook. No bound but memory; if there is none, the new task isn't made.
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
-pub static TAGS: TaskStorage<Tag> = TaskStorage::new();
+pub static TAGS: TaskStorage<Tag> = Storage::new();
 
 /// What a task walks with, one a task, made by its first walk. Written and read by walks. No
 /// bound but memory; if there is none, the action is a fault.
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
-pub static SCRATCH: TaskStorage<Scratch> = TaskStorage::new();
+pub static SCRATCH: TaskStorage<Scratch> = Storage::new();
+
+/// Which session made a Unix socket, by its number; nothing for those that were made outside of sessions. Written by
+/// `socket_post_create`, read when somebody goes to the socket. No bound but memory; if there is none, the socket isn't its session's
+/// own, and is judged like others.
+#[unsafe(link_section = ".maps")]
+#[unsafe(no_mangle)]
+pub static SOCKETS: SocketStorage<u64> = Storage::new();
 
 /// Slots of [`KNOWN`].
 pub const KNOWN_SLOTS: u32 = 8192;
@@ -231,6 +248,8 @@ pub type Profiles = Array<Words<{ size_of::<Profile>() / 8 }>, { MAX_PROFILES as
 pub type Commands = Array<Words<{ size_of::<CommandState>() / 8 }>, INNER, INNER_MAP>;
 /// [`NetEntry`] in words; shorter ones, because in a trie the value comes behind a key of 20 bytes.
 pub type NetWords = [u32; size_of::<NetEntry>() / 4];
+/// [`AbstractEntry`] in words; as [`NetWords`].
+pub type AbstractWords = [u32; size_of::<AbstractEntry>() / 4];
 /// [`Shapes`] in words.
 pub type ShapeWords = Words<{ size_of::<Shapes>() / 8 }>;
 /// The filter of [`agent_guard_common::names`], and behind it one word that says which suffixes there are.
@@ -268,6 +287,10 @@ pub static PROFILES: ArrayOfMaps<Profiles, 2> = ArrayOfMaps::new();
 /// Address prefixes; as [`OBJECTS`].
 #[btf_map]
 pub static NETWORKS: ArrayOfMaps<LpmTrie<NetKey, NetWords, INNER>, 2> = ArrayOfMaps::new();
+
+/// Abstract names of Unix sockets; as [`OBJECTS`].
+#[btf_map]
+pub static ABSTRACTS: ArrayOfMaps<LpmTrie<AbstractName, AbstractWords, INNER>, 2> = ArrayOfMaps::new();
 
 /// States of the automata that read commands; as [`OBJECTS`].
 #[btf_map]

@@ -27,7 +27,7 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 31] = [
+const STRUCTS: [&str; 32] = [
     "cgroup",
     "cgroup_root",
     "cred",
@@ -55,6 +55,7 @@ const STRUCTS: [&str; 31] = [
     "socket",
     "super_block",
     "task_struct",
+    "unix_address",
     "unix_sock",
     "user_namespace",
     "vfsmount",

@@ -2,7 +2,7 @@
 
 use super::{Decision, known, profile};
 use crate::{
-    object::NetKey,
+    object::{AbstractKey, AbstractName, NetKey},
     op::Op,
     rules::{CommandState, Tables},
     verdict::{Fault, Source, Verdict},
@@ -59,6 +59,39 @@ pub fn connect<T: Tables>(tables: &T, index: u32, addr: [u8; 16], port: u16) -> 
         }
     }
     Ok(Decision::new(known(Verdict(entry.connect))?, Source::NETWORK, 0).under(entry))
+}
+
+/// Decides about a connection (or a message sent without one) to a Unix socket with an abstract name, whose bytes are in the
+/// key already: a rule of the whole name, else of the longest that it begins with, else what the profile says of
+/// connections that nothing names.
+///
+/// # Errors
+///
+/// [`Fault::PROFILE`] if the generation doesn't know the profile, [`Fault::ADDRESS`] for a name longer than any.
+#[inline(always)]
+pub fn abstract_name<T: Tables>(
+    tables: &T,
+    index: u32,
+    key: &mut AbstractKey,
+    length: u32,
+) -> Result<Decision, Fault> {
+    let entry = profile(tables, index)?;
+    if length > AbstractName::MAX {
+        return Err(Fault::ADDRESS);
+    }
+    key.bits = AbstractName::bits(length);
+    key.name.profile = index.to_be_bytes();
+    key.name.whole = length as u8 + 1;
+    let mut found = tables.abstract_name(key);
+    if found.is_none() {
+        key.name.whole = 0;
+        found = tables.abstract_name(key);
+    }
+    let decision = match found {
+        Some(rule) => Decision::new(known(Verdict(rule.verdict as u8))?, Source::RULE, rule.rule),
+        None => Decision::new(known(Verdict(entry.connect))?, Source::NETWORK, 0),
+    };
+    Ok(decision.under(entry))
 }
 
 /// What a program is executed with, as it is read byte by byte: which rules about commands can still come true.

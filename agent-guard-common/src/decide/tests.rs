@@ -3,8 +3,8 @@ use std::collections::HashMap;
 use super::*;
 use crate::{
     names::Shapes,
-    object::{NameKey, NetKey, ObjectKey},
-    rules::{CommandState, NetEntry, OpRules, PortRule, Side},
+    object::{AbstractKey, AbstractName, NameKey, NetKey, ObjectKey},
+    rules::{AbstractEntry, CommandState, NetEntry, OpRules, PortRule, Side},
 };
 
 #[derive(Default)]
@@ -13,6 +13,8 @@ struct Plain {
     sides: HashMap<SideKey, Side>,
     profiles: HashMap<u32, Profile>,
     nets: HashMap<NetKey, NetEntry>,
+    /// By bits, and what says whether the name is a whole one: of one name only.
+    abstracts: HashMap<(u32, u8), AbstractEntry>,
     commands: HashMap<u32, CommandState>,
 }
 
@@ -46,6 +48,9 @@ impl Tables for Plain {
     }
     fn network(&self, key: &NetKey) -> Option<&NetEntry> {
         self.nets.get(key)
+    }
+    fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry> {
+        self.abstracts.get(&(key.bits, key.name.whole))
     }
 }
 
@@ -446,4 +451,37 @@ fn commands() {
     tables.commands.remove(&2);
     assert_eq!(whole(&tables, b"x", false), Err(Fault::GENERATION));
     assert_eq!(Command::begin(&tables, P + 1, 0), Err(Fault::PROFILE));
+}
+
+/// Whoever listens at a socket is somebody, also where a session may change all files.
+#[test]
+fn scopes_are_not_about_sockets() {
+    let plain = Plain::new(0).scope(1);
+    let connect = |plain: &Plain| {
+        let mut walk = Walk::new(P, S, Op::CONNECT);
+        walk.meet(plain, 1, Chain::Tree);
+        walk.finish(plain).unwrap()
+    };
+    assert_eq!(connect(&plain), Decision::new(Verdict::DENY, Source::NETWORK, 0));
+    assert_eq!(connect(&plain.rule(1, Op::CONNECT, Verdict::ALLOW, 4)).source, Source::RULE);
+}
+
+#[test]
+fn abstract_names() {
+    let mut plain = Plain::new(0);
+    let mut key = AbstractKey {
+        bits: 0,
+        name: AbstractName { profile: [0; 4], whole: 0, bytes: [0; AbstractName::ROOM] },
+    };
+    let decide = |plain: &Plain, key: &mut AbstractKey, length| abstract_name(plain, P, key, length);
+    let denied = Decision::new(Verdict::DENY, Source::NETWORK, 0);
+    assert_eq!(decide(&plain, &mut key, 3), Ok(denied));
+    plain.abstracts.insert((64, 0), AbstractEntry { verdict: Verdict::HOLD.0.into(), rule: 2 });
+    assert_eq!(decide(&plain, &mut key, 3), Ok(Decision::new(Verdict::HOLD, Source::RULE, 2)));
+    plain.abstracts.insert((64, 4), AbstractEntry { verdict: Verdict::ALLOW.0.into(), rule: 3 });
+    assert_eq!(decide(&plain, &mut key, 3), Ok(Decision::new(Verdict::ALLOW, Source::RULE, 3)));
+    assert_eq!(key.name.profile, P.to_be_bytes());
+    assert_eq!(decide(&plain, &mut key, 108), Err(Fault::ADDRESS));
+    plain.abstracts.insert((64, 4), AbstractEntry::default());
+    assert_eq!(decide(&plain, &mut key, 3), Err(Fault::PROFILE));
 }

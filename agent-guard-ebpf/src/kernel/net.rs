@@ -2,13 +2,16 @@
 
 use agent_guard_common::{
     Fault,
-    object::{effective, mapped},
+    object::{AbstractName, effective, mapped},
 };
 
-use super::{Untyped, load, offset, probe, probe_at};
+use aya_ebpf::helpers::generated::bpf_skc_to_unix_sock;
 
-/// `AF_UNSPEC`, `AF_INET`, `AF_INET6` (`include/linux/socket.h`).
+use super::{Path, load, offset, probe, probe_at};
+
+/// `AF_UNSPEC`, `AF_UNIX`, `AF_INET`, `AF_INET6` (`include/linux/socket.h`).
 const AF_UNSPEC: u16 = 0;
+pub const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -19,6 +22,17 @@ const IPPROTO_UDPLITE: u32 = 136;
 /// `struct socket *`.
 #[derive(Clone, Copy)]
 pub struct Socket(pub *const u8);
+
+/// `struct sock *`.
+#[derive(Clone, Copy)]
+pub struct Sock(pub *const u8);
+
+/// `struct unix_sock *`, typed.
+#[derive(Clone, Copy)]
+pub struct UnixSocket(*const u8);
+
+/// Place of the path in a `struct sockaddr_un` (`include/uapi/linux/un.h`).
+const SUN_PATH: u64 = 2;
 
 /// `struct msghdr *`.
 #[derive(Clone, Copy)]
@@ -51,6 +65,13 @@ impl Socket {
             return None;
         }
         Some((load!(sk, sock_family, u16), load!(sk, sock_protocol, u16) as u32))
+    }
+
+    /// What is behind it; none for a socket that is being closed.
+    #[inline(always)]
+    pub fn sk(self) -> Option<Sock> {
+        let sk = load!(self.0, socket_sk, *const u8);
+        if sk.is_null() { None } else { Some(Sock(sk)) }
     }
 
     /// Protocol, `IPPROTO_*`.
@@ -112,9 +133,39 @@ impl Message {
     }
 }
 
-/// Where a Unix socket is bound to; dentry 0 for nowhere.
-#[inline(always)]
-pub fn unix_path(sk: u64) -> Option<Untyped> {
-    let path = sk.wrapping_add(offset!(unix_sock_path) as u64);
-    Some(Untyped { dentry: probe!(path, path_dentry, u64)?, mount: probe!(path, path_mnt, u64)? })
+impl Sock {
+    /// The same as a Unix socket, typed; none if it isn't one.
+    #[inline(always)]
+    pub fn unix(self) -> Option<UnixSocket> {
+        // SAFETY: the helper takes a socket, which the verifier checks.
+        let unix = unsafe { bpf_skc_to_unix_sock(self.0.cast_mut().cast()) };
+        if unix.is_null() { None } else { Some(UnixSocket(unix.cast_const().cast())) }
+    }
+}
+
+impl UnixSocket {
+    /// Where it is bound to; only if it is bound to a file.
+    #[inline(always)]
+    pub fn path(self) -> Path {
+        Path(self.0.wrapping_add(offset!(unix_sock_path)))
+    }
+
+    /// Its abstract name, where the kernel has it, and how long it is: none for a socket that is not bound. Of one that
+    /// is bound to a file it must not be asked.
+    #[inline(always)]
+    pub fn abstract_name(self) -> Result<Option<(u64, u32)>, Fault> {
+        let address = load!(self.0, unix_sock_addr, u64);
+        if address == 0 {
+            return Ok(None);
+        }
+        let length = probe!(address, unix_address_len, u32).ok_or(Fault::READ)?;
+        let path = address.wrapping_add(offset!(unix_address_name) as u64).wrapping_add(SUN_PATH);
+        let first = probe_at::<u8>(path).ok_or(Fault::READ)?;
+        // The family, and the zero byte that no path begins with.
+        let name = length.wrapping_sub(SUN_PATH as u32 + 1);
+        if first != 0 || name > AbstractName::MAX {
+            return Err(Fault::ADDRESS);
+        }
+        Ok(Some((path.wrapping_add(1), name)))
+    }
 }

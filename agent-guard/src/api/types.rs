@@ -328,7 +328,7 @@ pub struct HoldInfo {
     pub target_path: Option<String>,
     /// The command that it wants to execute.
     pub command_line: Option<String>,
-    /// Address it wants to connect to.
+    /// Address it wants to connect to; `unix:@NAME` for a Unix socket with an abstract name. One that is a file has a path.
     pub address: Option<String>,
     /// Port.
     pub port: Option<u16>,

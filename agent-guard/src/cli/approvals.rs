@@ -50,6 +50,7 @@ fn what(hold: &HoldInfo) -> String {
     }
     let object = match (&hold.path, &hold.address) {
         (Some(path), _) => path.clone(),
+        (None, Some(address)) if hold.port.is_none() => address.clone(),
         (None, Some(address)) if address.contains(':') => {
             format!("[{address}]:{}", hold.port.unwrap_or_default())
         }
@@ -148,6 +149,8 @@ mod tests {
             (None, None, Some("fd00::1".to_owned()), Some(443));
         hold.operation = "connect".to_owned();
         assert_eq!(what(&hold), "connect [fd00::1]:443");
+        (hold.address, hold.port) = (Some("unix:@name".to_owned()), None);
+        assert_eq!(what(&hold), "connect unix:@name");
         (hold.path, hold.command_line) = (Some("/bin/rm".to_owned()), Some("rm -rf /".to_owned()));
         hold.operation = "exec".to_owned();
         assert_eq!(what(&hold), "exec /bin/rm as rm -rf /");

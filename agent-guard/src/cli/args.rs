@@ -290,8 +290,8 @@ pub struct ExplainArgs {
     /// The file
     #[arg(long, requires = "op", value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// A connection instead
-    #[arg(long, value_name = "HOST:PORT")]
+    /// A connection instead, to an address or a Unix socket
+    #[arg(long, value_name = "HOST:PORT|unix:PATH|unix:@NAME")]
     pub connect: Option<String>,
     /// The execution of a program instead, by its name or its path, with all that follows for its arguments
     #[arg(long, value_name = "ARGV", num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["op", "connect"])]

@@ -191,6 +191,8 @@ pub enum Object {
     File(FileRef, Option<FileRef>),
     /// An address.
     Address(AddressRef),
+    /// A Unix socket.
+    Socket(SocketRef),
     /// The system, or another process.
     System(SystemRef),
     /// A program that is executed.
@@ -250,6 +252,26 @@ pub struct AddressRef {
     pub port: u16,
     /// `IPPROTO_*`.
     pub protocol: u32,
+}
+
+/// A Unix socket: by the file that it is bound to, or by its abstract name.
+#[derive(Clone, Debug)]
+pub enum SocketRef {
+    /// Its file.
+    File(FileRef),
+    /// Its abstract name; what is no text is written as `\x` and two digits.
+    Abstract(String),
+}
+
+impl SocketRef {
+    /// As policies write it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        match self {
+            Self::File(file) => format!("unix:{}", file.path),
+            Self::Abstract(name) => format!("unix:@{name}"),
+        }
+    }
 }
 
 /// See [`Activity::Held`].

@@ -69,6 +69,8 @@ impl Guard {
         tables.commands = read.commands;
         tables.programs = read.programs.into_iter().collect();
         tables.networks = read.networks.into_iter().map(|(bits, key, entry)| ((bits, key), entry)).collect();
+        tables.abstracts =
+            read.abstracts.into_iter().map(|(bits, key, entry)| ((bits, key), entry)).collect();
         Ok(tables)
     }
 }

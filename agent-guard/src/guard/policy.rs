@@ -411,6 +411,7 @@ fn entries(compiled: &Compiled) -> tables::Compiled {
             .chain([(agent_guard_common::enroll::PROFILE, compiled.enrollment)])
             .collect(),
         networks: compiled.networks.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
+        abstracts: compiled.abstracts.iter().map(|((bits, key), entry)| (*bits, *key, *entry)).collect(),
         commands: compiled.commands.clone(),
         programs: list(&compiled.programs),
     }

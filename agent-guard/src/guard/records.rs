@@ -13,7 +13,7 @@ use crate::{
     api::types::{HoldInfo, HoldState, Time},
     events::activity::{
         Activity, Actor, AddressRef, Answered, CommandRef, Decided, Event, FileRef, Held, Judged as Said,
-        Object, Outcome, SystemRef,
+        Object, Outcome, SocketRef, SystemRef,
     },
     events::system,
     hold::{self, Hold},
@@ -169,6 +169,8 @@ impl Guard {
                 (Some(first.path.clone()), second.as_ref().map(|file| file.path.clone()), None, None)
             }
             Object::Address(address) => (None, None, Some(address.ip.to_string()), Some(address.port)),
+            Object::Socket(SocketRef::File(file)) => (Some(file.path.clone()), None, None, None),
+            Object::Socket(socket) => (None, None, Some(socket.text()), None),
             Object::Command(command) => (Some(command.file.path.clone()), None, None, None),
             Object::System(_) => (None, None, None, None),
         };
@@ -213,7 +215,9 @@ fn forget_answered(state: &mut State) {
 /// A decision, as events say it.
 fn decided(state: &State, judged: &Judged) -> Decided {
     let [first, second] = &judged.path;
-    let object = if judged.family != 0 {
+    let object = if judged.family == AF_UNIX {
+        Object::Socket(socket(judged))
+    } else if judged.family != 0 {
         let ip = Ipv6Addr::from(judged.addr);
         let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
         Object::Address(AddressRef { ip, port: judged.port, protocol: judged.protocol })
@@ -243,6 +247,22 @@ fn decided(state: &State, judged: &Judged) -> Decided {
         hook: Hook(judged.hook),
         errno: judged.errno,
     }
+}
+
+/// `AF_UNIX` (`include/linux/socket.h`).
+const AF_UNIX: u16 = 1;
+
+fn socket(judged: &Judged) -> SocketRef {
+    let [text, _] = &judged.path;
+    if judged.first.object.ino != 0 {
+        return SocketRef::File(file(&judged.first, text));
+    }
+    let name = text.get(..usize::from(judged.first.path_len)).unwrap_or_default();
+    SocketRef::Abstract(name.utf8_chunks().fold(String::new(), |mut all, chunk| {
+        all.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| all.push_str(&format!("\\x{byte:02x}")));
+        all
+    }))
 }
 
 fn file(seen: &Seen, text: &[u8]) -> FileRef {

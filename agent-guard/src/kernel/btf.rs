@@ -64,6 +64,8 @@ pub enum Shape {
     Struct(String),
     /// An array of bytes.
     Bytes,
+    /// An array of structures of that name.
+    Array(String),
     /// Something else.
     Other,
 }
@@ -257,6 +259,7 @@ impl Btf {
             }),
             Some(Type::Array(of)) => match self.types.get(self.resolve(*of) as usize) {
                 Some(Type::Int(1)) => Shape::Bytes,
+                Some(Type::Struct { name, .. }) => Shape::Array(self.text(*name)),
                 _ => Shape::Other,
             },
             _ => Shape::Other,

@@ -22,6 +22,8 @@ enum Expect {
     Bytes,
     /// A bit, by its place in bits; or nothing, where the kernel doesn't have it.
     Bit,
+    /// An array of this structure.
+    Array(&'static str),
 }
 
 /// Where a field of the layout is found.
@@ -49,7 +51,7 @@ macro_rules! fields {
     };
 }
 
-use Expect::{Bit, Bytes, Int, List, Pointer, Struct};
+use Expect::{Array, Bit, Bytes, Int, List, Pointer, Struct};
 
 fields! {
     task_flags: "task_struct" "flags" => Int(&[4]);
@@ -137,6 +139,9 @@ fields! {
     msghdr_msg_name: "msghdr" "msg_name" => Pointer("");
     msghdr_msg_namelen: "msghdr" "msg_namelen" => Int(&[4]);
     unix_sock_path: "unix_sock" "path" => Struct("path");
+    unix_sock_addr: "unix_sock" "addr" => Pointer("unix_address");
+    unix_address_len: "unix_address" "len" => Int(&[4]);
+    unix_address_name: "unix_address" "name" => Array("sockaddr_un");
     regs_syscall: "pt_regs" "orig_ax" | "orig_rax" | "syscallno" => Int(&[4, 8]);
 }
 
@@ -176,6 +181,7 @@ fn fits(shape: &Shape, expect: Expect) -> bool {
         (Shape::Struct(of), List(_)) => of == LIST,
         (Shape::Pointer(to), List(name)) => to == name,
         (Shape::Bytes, Bytes) => true,
+        (Shape::Array(of), Array(name)) => of == name,
         _ => false,
     }
 }

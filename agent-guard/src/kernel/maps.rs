@@ -18,8 +18,9 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 30] = [
+pub const NAMES: [&str; 32] = [
     "TAGS",
+    "SOCKETS",
     "SCRATCH",
     "KNOWN",
     "RENAMED",
@@ -40,6 +41,7 @@ pub const NAMES: [&str; 30] = [
     "SIDES",
     "PROFILES",
     "NETWORKS",
+    "ABSTRACTS",
     "COMMANDS",
     "PROGRAMS",
     "GUARD",

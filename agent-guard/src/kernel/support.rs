@@ -100,7 +100,11 @@ const MADE: &[Op] = &[Op::CREATE, Op::WRITE];
 /// All programs. The tag comes first: before it goes on by itself, no session may begin.
 pub const PROGRAMS: &[Program] = &[
     lsm(Hook::TASK_ALLOC, "the tag goes on to every new task"),
-    lsm(Hook::UNIX_STREAM_CONNECT, "sessions can't talk to the guard"),
+    guard(
+        Hook::UNIX_STREAM_CONNECT,
+        &[Op::UNIX],
+        "connect: Unix sockets, streams; sessions can't talk to the guard",
+    ),
     Program {
         name: IDENTIFY,
         kind: Kind::Iterator("task_file"),
@@ -164,6 +168,8 @@ pub const PROGRAMS: &[Program] = &[
     .or("file_ioctl"),
     hook(Hook::SOCKET_CONNECT, &[Op::CONNECT], "connect: IPv4 and IPv6"),
     hook(Hook::SOCKET_SENDMSG, &[Op::CONNECT], "connect: messages sent to an address"),
+    hook(Hook::UNIX_MAY_SEND, &[Op::UNIX], "connect: Unix sockets, datagrams"),
+    hook(Hook::SOCKET_POST_CREATE, &[Op::UNIX], "connect: which Unix sockets are a session's own"),
     hook(
         Hook::CAPABLE,
         &[

@@ -5,8 +5,8 @@ use std::path::Path;
 use agent_guard_common::{
     NameKey, NetKey, ObjectKey,
     names::{FILTER_WORDS, Shapes},
-    object::SideKey,
-    rules::{CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
+    object::{AbstractName, SideKey},
+    rules::{AbstractEntry, CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
 };
 use aya::{
     Pod,
@@ -32,6 +32,7 @@ type Profiles = Array<MapData, Profile>;
 type Commands = Array<MapData, CommandState>;
 type Programs = HashMap<MapData, ObjectKey, u32>;
 type Networks = LpmTrie<MapData, NetKey, NetEntry>;
+type Abstracts = LpmTrie<MapData, AbstractName, AbstractEntry>;
 
 /// Entries of tables: a compiled policy, or what is added to one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -73,6 +74,8 @@ pub struct Compiled {
     pub profiles: Vec<(u32, Profile)>,
     /// Address prefixes: bits that count, address.
     pub networks: Vec<(u32, NetKey, NetEntry)>,
+    /// Abstract names of Unix sockets: bits that count, name.
+    pub abstracts: Vec<(u32, AbstractName, AbstractEntry)>,
     /// States of the automata that read commands.
     pub commands: Vec<CommandState>,
     /// Numbers of programs.
@@ -86,6 +89,7 @@ impl Compiled {
         self.files = self.files.sorted();
         self.profiles.sort_unstable_by_key(|(index, _)| *index);
         self.networks.sort_unstable_by_key(|(bits, key, _)| (*bits, *key));
+        self.abstracts.sort_unstable_by_key(|(bits, key, _)| (*bits, *key));
         self.programs.sort_unstable_by_key(|(key, _)| *key);
         self
     }
@@ -102,6 +106,7 @@ pub struct Outer {
     sides: ArrayOfMaps<MapData, Sides>,
     profiles: ArrayOfMaps<MapData, Profiles>,
     networks: ArrayOfMaps<MapData, Networks>,
+    abstracts: ArrayOfMaps<MapData, Abstracts>,
     commands: ArrayOfMaps<MapData, Commands>,
     programs: ArrayOfMaps<MapData, Programs>,
 }
@@ -121,6 +126,7 @@ struct Inner {
     files: Files,
     profiles: Profiles,
     networks: Networks,
+    abstracts: Abstracts,
     commands: Commands,
     programs: Programs,
 }
@@ -137,6 +143,7 @@ impl Outer {
             sides: open(maps, "SIDES")?,
             profiles: open(maps, "PROFILES")?,
             networks: open(maps, "NETWORKS")?,
+            abstracts: open(maps, "ABSTRACTS")?,
             commands: open(maps, "COMMANDS")?,
             programs: open(maps, "PROGRAMS")?,
         })
@@ -174,7 +181,7 @@ impl Outer {
     }
 
     fn set(&mut self, slot: u32, inner: &Inner) -> Result<(), Error> {
-        let Inner { files, profiles, networks, commands, programs } = inner;
+        let Inner { files, profiles, networks, abstracts, commands, programs } = inner;
         self.filters.set(slot, &files.filter, 0).map_err(Error::map("FILTERS"))?;
         self.objects.set(slot, &files.objects, 0).map_err(Error::map("OBJECTS"))?;
         self.names.set(slot, &files.names, 0).map_err(Error::map("NAMES"))?;
@@ -183,6 +190,7 @@ impl Outer {
         self.sides.set(slot, &files.sides, 0).map_err(Error::map("SIDES"))?;
         self.profiles.set(slot, profiles, 0).map_err(Error::map("PROFILES"))?;
         self.networks.set(slot, networks, 0).map_err(Error::map("NETWORKS"))?;
+        self.abstracts.set(slot, abstracts, 0).map_err(Error::map("ABSTRACTS"))?;
         self.commands.set(slot, commands, 0).map_err(Error::map("COMMANDS"))?;
         self.programs.set(slot, programs, 0).map_err(Error::map("PROGRAMS"))
     }
@@ -240,11 +248,7 @@ impl Outer {
         let profiles = profiles.map(|(index, profile)| Ok((index, profile.map_err(Error::map("PROFILES"))?)));
         let profiles = profiles.collect::<Result<Vec<_>, Error>>()?;
         let networks: Networks = self.networks.get(&slot, 0).map_err(Error::map("NETWORKS"))?;
-        let networks = networks.iter().map(|entry| {
-            let (key, entry) = entry.map_err(Error::map("NETWORKS"))?;
-            Ok((key.prefix_len(), key.data(), entry))
-        });
-        let networks = networks.collect::<Result<Vec<_>, Error>>()?;
+        let abstracts: Abstracts = self.abstracts.get(&slot, 0).map_err(Error::map("ABSTRACTS"))?;
         let commands: Commands = self.commands.get(&slot, 0).map_err(Error::map("COMMANDS"))?;
         let commands = commands.iter().map(|state| state.map_err(Error::map("COMMANDS")));
         let mut commands = commands.collect::<Result<Vec<_>, Error>>()?;
@@ -277,7 +281,8 @@ impl Outer {
                 .into_iter()
                 .filter(|(_, profile)| profile.flags & Profile::PRESENT != 0)
                 .collect(),
-            networks,
+            networks: prefixes("NETWORKS", &networks)?,
+            abstracts: prefixes("ABSTRACTS", &abstracts)?,
             commands,
             programs: all("PROGRAMS", &programs)?,
         })
@@ -286,6 +291,30 @@ impl Outer {
 
 fn all<K: Pod, V: Pod>(name: &'static str, map: &HashMap<MapData, K, V>) -> Result<Vec<(K, V)>, Error> {
     map.iter().map(|entry| entry.map_err(Error::map(name))).collect()
+}
+
+fn prefixes<K: Pod, V: Pod>(
+    name: &'static str,
+    map: &LpmTrie<MapData, K, V>,
+) -> Result<Vec<(u32, K, V)>, Error> {
+    let entries = map.iter().map(|entry| {
+        let (key, entry) = entry.map_err(Error::map(name))?;
+        Ok((key.prefix_len(), key.data(), entry))
+    });
+    entries.collect()
+}
+
+/// A trie with these entries.
+fn trie<K: Pod, V: Pod>(
+    name: &'static str,
+    entries: &[(u32, K, V)],
+) -> Result<LpmTrie<MapData, K, V>, Error> {
+    let room = u32::try_from(entries.len()).unwrap_or(u32::MAX).max(1);
+    let mut trie = LpmTrie::create(room, NO_PREALLOC).map_err(Error::map(name))?;
+    for (bits, key, entry) in entries {
+        trie.insert(&Key::new(*bits, *key), entry, 0).map_err(Error::map(name))?;
+    }
+    Ok(trie)
 }
 
 /// Room for so many entries and those of sessions.
@@ -336,18 +365,14 @@ impl Files {
 }
 
 fn fill(compiled: &Compiled) -> Result<Inner, Error> {
-    let Compiled { files, suffixes, profiles: all_profiles, networks: all_networks, commands, programs } =
+    let Compiled { files, suffixes, profiles: all_profiles, networks, abstracts, commands, programs } =
         compiled;
     let files = Files::new(files, *suffixes)?;
     let mut profiles = Profiles::create(MAX_PROFILES, 0).map_err(Error::map("PROFILES"))?;
     for (index, profile) in all_profiles {
         profiles.set(*index, profile, 0).map_err(Error::map("PROFILES"))?;
     }
-    let networks = u32::try_from(all_networks.len()).unwrap_or(u32::MAX).max(1);
-    let mut networks = Networks::create(networks, NO_PREALLOC).map_err(Error::map("NETWORKS"))?;
-    for (bits, key, entry) in all_networks {
-        networks.insert(&Key::new(*bits, *key), entry, 0).map_err(Error::map("NETWORKS"))?;
-    }
+    let (networks, abstracts) = (trie("NETWORKS", networks)?, trie("ABSTRACTS", abstracts)?);
     let states = u32::try_from(commands.len()).unwrap_or(u32::MAX).max(1);
     let mut table = Commands::create(states, INNER_MAP).map_err(Error::map("COMMANDS"))?;
     for (number, state) in (0u32..).zip(commands) {
@@ -356,5 +381,5 @@ fn fill(compiled: &Compiled) -> Result<Inner, Error> {
     let entries = u32::try_from(programs.len()).unwrap_or(u32::MAX).max(1);
     let mut numbers = Programs::create(entries, NO_PREALLOC).map_err(Error::map("PROGRAMS"))?;
     put("PROGRAMS", &mut numbers, programs)?;
-    Ok(Inner { files, profiles, networks, commands: table, programs: numbers })
+    Ok(Inner { files, profiles, networks, abstracts, commands: table, programs: numbers })
 }

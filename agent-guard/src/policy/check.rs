@@ -10,8 +10,8 @@ use super::{
     diagnostic::Diagnostic,
     enroll::{self, Enroll},
     exec::Exec,
-    model::{FileRule, Mode, NetRule, Outside, PathPattern, Policy, Profile, ScopePath},
-    net, parse,
+    model::{FileRule, Mode, Outside, PathPattern, Policy, Profile, ScopePath},
+    parse,
     parse::{Keys, Report, Value},
     paths,
     persistence::Persistence,
@@ -34,8 +34,6 @@ const OUTSIDE: Keys = Keys {
     known: &["read", "execute", "write", "create", "delete", "rename", "metadata"],
     later: &[],
 };
-const NETWORK: Keys =
-    Keys { place: "`network`", known: &["connect", "allow"], later: &["hold", "listen", "deny", "report"] };
 
 /// Longest name of a profile.
 const MAX_NAME: usize = 64;
@@ -161,6 +159,8 @@ impl Checker<'_> {
             persistence: Persistence::default(),
             connect: Verdict::DENY,
             network: Vec::new(),
+            sockets: Vec::new(),
+            abstracts: Vec::new(),
             exec: Exec::default(),
             system: System::default(),
             origin: self.report.origin(span),
@@ -341,29 +341,5 @@ impl Checker<'_> {
         }
         ops.sort();
         ops
-    }
-
-    fn network(&mut self, network: &DeTable<'_>, profile: &mut Profile) {
-        self.report.keys(network, &NETWORK);
-        if let Some(verdict) = network.get("connect").and_then(|value| self.verdict(value)) {
-            profile.connect = verdict;
-        }
-        let Some(value) = network.get("allow") else { return };
-        for entry in self.report.array(value, "`allow`") {
-            let span = entry.span();
-            let Some(text) = self.report.string(entry, "an entry of `allow`") else { continue };
-            match net::parse(text) {
-                Ok(net::Networks { prefixes, low, high }) => profile.network.push(NetRule {
-                    text: text.to_owned(),
-                    prefixes,
-                    low,
-                    high,
-                    verdict: Verdict::ALLOW,
-                    origin: self.report.origin(&span),
-                }),
-                Err(net::Unusable::Later(what)) => self.report.later(&span, &what),
-                Err(net::Unusable::Wrong(message, help)) => self.report.error_help(&span, message, help),
-            }
-        }
     }
 }

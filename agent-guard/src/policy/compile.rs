@@ -23,7 +23,7 @@ use super::{
     model::{self, Mode, Policy},
     network, persistence,
     resolve::{Binding, Key, Owner, Resolved},
-    rules, system,
+    rules, sockets, system,
     tables::Compiled,
 };
 
@@ -43,6 +43,7 @@ pub(super) fn compile(
     warnings.extend(exec::warnings(policy));
     let indexes = indexes(policy, assigned)?;
     let networks = network::compile(policy, &indexes)?;
+    let abstracts = sockets::compile(policy, &indexes);
     let Commands { states, first, enrollment, programs } = commands;
     let profiles = policy.profiles.iter().zip(&indexes).zip(first);
     let profiles = profiles
@@ -51,6 +52,7 @@ pub(super) fn compile(
         profiles: profiles.collect(),
         enrollment: super::enroll::entry(policy, enrollment),
         networks,
+        abstracts,
         commands: states,
         programs,
         rules: rules::list(policy),
@@ -78,12 +80,15 @@ pub(super) fn compile(
 /// What a profile says of everything that no rule names.
 fn entry(policy: &Policy, profile: &model::Profile, commands: u32) -> Profile {
     let report = if profile.mode == Mode::Report { Profile::REPORT_ONLY } else { 0 };
-    let outside = Op::FILE.into_iter().map(|op| (op, profile.outside.get(op)));
+    let elsewhere = Op::FILE.into_iter().map(|op| (op, profile.outside.get(op)));
     let rules = policy.critical.iter().chain(&policy.own);
     let rules = rules.chain(&profile.rules).chain(&profile.persistence.rules);
     let rules = rules.flat_map(|rule| rule.ops.iter().map(|&op| (op, rule.verdict)));
-    let judged = outside.chain(rules).filter(|(_, verdict)| *verdict != Verdict::ALLOW);
-    let always = Op::CONNECT.mask() | profile.system.judged() | profile.exec.judged();
+    let judged = elsewhere.chain(rules).filter(|(_, verdict)| *verdict != Verdict::ALLOW);
+    // Always: sockets must be known for the session's own from the beginning, whatever the policy is later.
+    let always = Op::CONNECT.mask() | Op::UNIX.mask() | profile.system.judged() | profile.exec.judged();
+    let mut outside = profile.outside;
+    outside.set(Op::CONNECT, profile.connect);
     Profile {
         flags: Profile::PRESENT | report,
         connect: profile.connect.0,
@@ -91,7 +96,7 @@ fn entry(policy: &Policy, profile: &model::Profile, commands: u32) -> Profile {
         pad: [0; 2],
         judged: judged.fold(always, |judged, (op, _)| judged | op.mask()),
         capabilities: profile.system.capabilities,
-        outside: profile.outside.bytes(),
+        outside: outside.bytes(),
         system: profile.system.bytes(),
         commands,
         pad2: 0,

@@ -19,7 +19,7 @@ pub enum Part {
     Files,
     /// `files.outside`.
     Outside,
-    /// `network.allow`.
+    /// `network.allow` and its kin.
     Network,
     /// `network.connect`.
     Connect,
@@ -143,7 +143,10 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
     };
     let outside = Op::FILE
         .map(|op| demand(Part::Outside, op, profile.outside.get(op), format!("{} outside", op.name()), None));
-    let connect = demand(Part::Connect, Op::CONNECT, profile.connect, "connect elsewhere".to_owned(), None);
+    let connect = Demand {
+        ops: vec![Op::CONNECT, Op::UNIX],
+        ..demand(Part::Connect, Op::CONNECT, profile.connect, "connect elsewhere".to_owned(), None)
+    };
     let anonymous = profile.exec.anonymous;
     let anonymous =
         demand(Part::Anonymous, Op::EXEC, anonymous, "exec of what no path leads to".to_owned(), None);
@@ -266,6 +269,29 @@ mod tests {
         assert!(texts[0].contains("path_rmdir") && texts[0].contains("agent-guard doctor"), "{texts:?}");
         assert!(texts[1].contains("`deny delete outside` (profile `p`)"), "{texts:?}");
         assert!(unenforceable(&enforced, &without(Hook::FILE_TRUNCATE)).is_empty());
+    }
+
+    /// Rules about addresses don't need what sees Unix sockets.
+    #[test]
+    fn addresses_and_sockets_have_hooks_of_their_own() {
+        let text = |network: &str| {
+            format!("[profile.p.network]\nconnect = \"allow\"\nreport = [\"10.0.0.1\"]\n{network}")
+        };
+        for hook in [Hook::UNIX_MAY_SEND, Hook::SOCKET_POST_CREATE, Hook::UNIX_STREAM_CONNECT] {
+            assert!(unenforceable(&policy(&text("")), &without(hook)).is_empty());
+            for entry in ["unix:/run/x", "unix:@x*"] {
+                let all = unenforceable(&policy(&text(&format!("deny = [{entry:?}]\n"))), &without(hook));
+                assert_eq!(all.len(), 1, "{all:?}");
+                let said = all[0].to_string();
+                assert!(
+                    said.contains(hook.name()) && said.contains(&format!("deny connect {entry}")),
+                    "{said}"
+                );
+            }
+        }
+        let all = unenforceable(&policy("[profile.p]\n"), &without(Hook::UNIX_MAY_SEND));
+        assert!(all.iter().any(|one| one.to_string().contains("deny connect elsewhere")), "{all:?}");
+        assert!(unenforceable(&policy(&text("")), &without(Hook::SOCKET_CONNECT))[0].level == Level::Warning);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::{
     fs::{Device, Filesystem, Object},
     rules::{RuleInfo, source},
     session::NO_SESSION,
+    sockets,
     tables::{Compiled, View},
     walk,
 };
@@ -84,6 +85,10 @@ pub enum Question {
     File(Op, PathBuf),
     /// A connection to a port of any of these addresses.
     Connect(Vec<IpAddr>, u16),
+    /// A connection to a Unix socket by its path.
+    Socket(PathBuf),
+    /// A connection to a Unix socket by its abstract name.
+    Abstract(String),
     /// The execution of a program with arguments, of which the first is how it is called.
     Exec(Vec<String>),
 }
@@ -99,7 +104,7 @@ impl Question {
         Ok(Self::File(known, path.into()))
     }
 
-    /// About a connection to `HOST:PORT`, where the host is an address or `localhost`: names are not looked up, because
+    /// About a connection to `unix:PATH`, `unix:@NAME`, or `HOST:PORT`, where the host is an address or `localhost`: names are not looked up, because
     /// what they mean to a session isn't decided by name in this version.
     ///
     /// # Errors
@@ -107,7 +112,15 @@ impl Question {
     /// [`ExplainError::NoAddress`]
     pub fn connect(to: &str) -> Result<Self, ExplainError> {
         let bad = |what| ExplainError::NoAddress { address: to.to_owned(), what };
-        let (host, port) = to.rsplit_once(':').ok_or_else(|| bad("HOST:PORT is wanted"))?;
+        if let Some(socket) = to.strip_prefix("unix:") {
+            return match socket.strip_prefix('@') {
+                Some(name) if sockets::key(name.as_bytes()).is_none() => Err(bad("no name is that long")),
+                Some(name) => Ok(Self::Abstract(name.to_owned())),
+                None => Ok(Self::Socket(socket.into())),
+            };
+        }
+        let (host, port) =
+            to.rsplit_once(':').ok_or_else(|| bad("HOST:PORT, unix:PATH or unix:@NAME is wanted"))?;
         let port = port.parse().map_err(|_number| bad("the port must be a number up to 65535"))?;
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if host == "localhost" {
@@ -124,7 +137,7 @@ impl Question {
     pub fn operation(&self) -> &'static str {
         match self {
             Self::File(op, _) => op.name(),
-            Self::Connect(..) => Op::CONNECT.name(),
+            Self::Connect(..) | Self::Socket(_) | Self::Abstract(_) => Op::CONNECT.name(),
             Self::Exec(_) => Op::EXEC.name(),
         }
     }
@@ -146,6 +159,12 @@ pub fn ask<T: Tables>(
             explain_path(view, fs, who, *op, path).map(|answer| vec![(path.display().to_string(), answer)])
         }
         Question::Exec(command) => explain_command(view, fs, who, command),
+        Question::Socket(path) => explain_socket(view, fs, who, path)
+            .map(|answer| vec![(format!("unix:{}", path.display()), answer)]),
+        Question::Abstract(name) => {
+            let answer = explain_abstract(view, who.0, name.as_bytes())?;
+            Ok(vec![(format!("unix:@{name}"), answer)])
+        }
         Question::Connect(addresses, port) => addresses
             .iter()
             .map(|address| {
@@ -185,6 +204,16 @@ pub fn explain_path<T: Tables>(
     if !Op::FILE.contains(&op) {
         return Err(ExplainError::NotAFileOp(op.name()));
     }
+    explain_object(view, fs, (profile, binding), op, path)
+}
+
+fn explain_object<T: Tables>(
+    view: &View<'_, T>,
+    fs: &dyn Filesystem,
+    (profile, binding): (u32, u32),
+    op: Op,
+    path: &Path,
+) -> Result<Explanation, ExplainError> {
     let (object, missing) = deepest(fs, op, path)?;
     let opened = matches!(op, Op::READ | Op::WRITE) && missing.is_empty();
     if opened
@@ -254,6 +283,38 @@ pub fn explain_command<T: Tables>(
     let decision = decide().map_err(ExplainError::Fault)?;
     answers.push((command.join(" "), explanation(view, decision)));
     Ok(answers)
+}
+
+/// Explains a connection to a Unix socket by its path. That a session may always go to what it has made itself isn't known
+/// here.
+///
+/// # Errors
+///
+/// [`ExplainError`]
+pub fn explain_socket<T: Tables>(
+    view: &View<'_, T>,
+    fs: &dyn Filesystem,
+    who: (u32, u32),
+    path: &Path,
+) -> Result<Explanation, ExplainError> {
+    explain_object(view, fs, who, Op::CONNECT, path)
+}
+
+/// Explains a connection to a Unix socket by its abstract name.
+///
+/// # Errors
+///
+/// [`ExplainError`]
+pub fn explain_abstract<T: Tables>(
+    view: &View<'_, T>,
+    profile: u32,
+    name: &[u8],
+) -> Result<Explanation, ExplainError> {
+    let decision = match sockets::key(name) {
+        Some((mut key, length)) => decide::abstract_name(view.tables, profile, &mut key, length),
+        None => Err(Fault::ADDRESS),
+    };
+    decision.map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)
 }
 
 /// Explains a connection.

@@ -10,7 +10,7 @@
 //! - A *source* is a policy file: its name and its text.
 //! - A *policy* ([`Policy`]) is what all sources together say, in the words of the contract; every
 //!   part knows its [`Origin`].
-//! - A *rule* is one entry of `[[critical]]`, of `files.rule`, of `network.allow` or of `exec.rule`, one that comes with the
+//! - A *rule* is one entry of `[[critical]]`, of `files.rule`, of a list of `network` or of `exec.rule`, one that comes with the
 //!   program (of `files.persistence`, of the guard's own files), or one of whom `[[enroll]]` names. Rules are numbered from 1 in that order; the kernel knows them
 //!   by number.
 //! - A *pattern* ([`PathPattern`]) is a path as a policy writes it.
@@ -54,6 +54,7 @@ mod paths;
 mod persistence;
 mod protected;
 mod resolve;
+mod sockets;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -65,7 +66,9 @@ pub use demand::{Demand, Part, demands, unenforceable};
 pub use diagnostic::{Diagnostic, Level};
 pub use enroll::{By, Enroll, Target};
 pub use exec::{CommandPattern, CommandRule, Exec};
-pub use explain::{Explanation, explain_connect, explain_enrollment, explain_path};
+pub use explain::{
+    Explanation, explain_abstract, explain_connect, explain_enrollment, explain_path, explain_socket,
+};
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
 pub use model::{Origin, PathPattern, Policy};

@@ -177,8 +177,12 @@ pub struct Profile {
     pub persistence: Persistence,
     /// `network.connect`: what nothing else names.
     pub connect: Verdict,
-    /// `network.allow`.
+    /// Addresses in `network.allow` and its kin.
     pub network: Vec<NetRule>,
+    /// Files of Unix sockets in there: about [`Op::CONNECT`].
+    pub sockets: Vec<FileRule>,
+    /// Abstract names of Unix sockets in there.
+    pub abstracts: Vec<AbstractRule>,
     /// `exec`.
     pub exec: Exec,
     /// `system`.
@@ -231,7 +235,7 @@ impl Outside {
     }
 }
 
-/// An entry of `[[critical]]` or of `files.rule`, or a rule that comes with the program.
+/// An entry of `[[critical]]` or of `files.rule`, a Unix socket in `network`, or a rule that comes with the program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FileRule {
     /// What it is about; without a variable where it is critical.
@@ -246,7 +250,7 @@ pub struct FileRule {
     pub origin: Origin,
 }
 
-/// An entry of `network.allow`.
+/// An address in `network.allow` and its kin.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NetRule {
     /// As written.
@@ -261,6 +265,25 @@ pub struct NetRule {
     pub verdict: Verdict,
     /// Where it stands.
     pub origin: Origin,
+}
+
+/// An abstract name of a Unix socket in `network.allow` and its kin.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AbstractRule {
+    /// The name, or what names begin with.
+    pub name: String,
+    /// Whether it is what names begin with.
+    pub begins: bool,
+    /// What happens.
+    pub verdict: Verdict,
+    /// Where it stands.
+    pub origin: Origin,
+}
+
+impl fmt::Display for AbstractRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unix:@{}{}", self.name, if self.begins { "*" } else { "" })
+    }
 }
 
 /// A network: the addresses of one family that begin with the same bits. IPv4 written as

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     enroll::{Enroll, Target},
     exec::CommandRule,
-    model::{FileRule, NetRule, Policy},
+    model::{AbstractRule, FileRule, NetRule, Origin, Policy},
 };
 
 /// Kind of a rule.
@@ -17,7 +17,7 @@ pub enum RuleKind {
     Critical,
     /// `files.rule`.
     Rule,
-    /// `network.allow`.
+    /// `network.allow` and its kin.
     Network,
     /// `exec.rule`.
     Exec,
@@ -36,6 +36,9 @@ impl RuleKind {
         matches!(self, Self::Critical | Self::Rule | Self::Network | Self::Exec | Self::Enroll)
     }
 }
+
+/// What the target of a rule about a Unix socket begins with.
+const UNIX: &str = "unix:";
 
 /// Which part of the policy decided, as people and events see it: the kernel knows that it was a rule, its kind says which.
 #[must_use]
@@ -86,6 +89,7 @@ impl RuleInfo {
     #[must_use]
     pub fn operations(&self) -> Vec<Op> {
         match self.kind {
+            RuleKind::Network if self.target.starts_with(UNIX) => vec![Op::UNIX],
             RuleKind::Network => vec![Op::CONNECT],
             RuleKind::Enroll => vec![Op::ENROLL],
             _ => self.ops.iter().filter_map(|op| Op::from_name(op)).collect(),
@@ -93,8 +97,9 @@ impl RuleInfo {
     }
 }
 
-/// All rules of a policy in the order of their numbers: critical ones, then files, then networks, then commands, then persistence, each
-/// by profile; then those of the guard itself, and at last those who are enrolled.
+/// All rules of a policy in the order of their numbers: critical ones, then files, then addresses, files of Unix sockets and
+/// abstract names, then commands, then persistence, each by profile; then those of the guard itself, and at last those who are
+/// enrolled.
 pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
     let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
     let files = policy.profiles.iter().flat_map(|profile| {
@@ -104,6 +109,14 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .profiles
         .iter()
         .flat_map(|profile| profile.network.iter().map(|rule| net_rule(&profile.name, rule)));
+    let sockets = policy
+        .profiles
+        .iter()
+        .flat_map(|profile| profile.sockets.iter().map(|rule| socket_rule(&profile.name, rule)));
+    let abstracts = policy
+        .profiles
+        .iter()
+        .flat_map(|profile| profile.abstracts.iter().map(|rule| abstract_rule(&profile.name, rule)));
     let persistence = policy.profiles.iter().flat_map(|profile| {
         let rules = profile.persistence.rules.iter();
         rules.map(|rule| file_rule(RuleKind::Persistence, Some(&profile.name), rule))
@@ -114,6 +127,7 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .profiles
         .iter()
         .flat_map(|profile| profile.exec.rules.iter().map(|rule| command_rule(&profile.name, rule)));
+    let networks = networks.chain(sockets).chain(abstracts);
     let mut rules: Vec<_> = critical
         .chain(files)
         .chain(networks)
@@ -147,8 +161,16 @@ impl Numbers {
         Self::files(policy).after(policy.profiles.iter().map(|profile| profile.rules.len()).sum())
     }
 
-    pub(super) fn commands(policy: &Policy) -> Self {
+    pub(super) fn sockets(policy: &Policy) -> Self {
         Self::networks(policy).after(policy.profiles.iter().map(|profile| profile.network.len()).sum())
+    }
+
+    pub(super) fn abstracts(policy: &Policy) -> Self {
+        Self::sockets(policy).after(policy.profiles.iter().map(|profile| profile.sockets.len()).sum())
+    }
+
+    pub(super) fn commands(policy: &Policy) -> Self {
+        Self::abstracts(policy).after(policy.profiles.iter().map(|profile| profile.abstracts.len()).sum())
     }
 
     pub(super) fn persistence(policy: &Policy) -> Self {
@@ -224,16 +246,28 @@ fn command_rule(profile: &str, rule: &CommandRule) -> RuleInfo {
 }
 
 fn net_rule(profile: &str, rule: &NetRule) -> RuleInfo {
+    connect_rule(profile, rule.text.clone(), rule.verdict, &rule.origin)
+}
+
+fn socket_rule(profile: &str, rule: &FileRule) -> RuleInfo {
+    connect_rule(profile, format!("{UNIX}{}", rule.path), rule.verdict, &rule.origin)
+}
+
+fn abstract_rule(profile: &str, rule: &AbstractRule) -> RuleInfo {
+    connect_rule(profile, rule.to_string(), rule.verdict, &rule.origin)
+}
+
+fn connect_rule(profile: &str, target: String, verdict: Verdict, origin: &Origin) -> RuleInfo {
     RuleInfo {
         number: 0,
         kind: RuleKind::Network,
         profile: Some(profile.to_owned()),
-        target: rule.text.clone(),
+        target,
         ops: vec!["connect".to_owned()],
-        verdict: rule.verdict.name().to_owned(),
+        verdict: verdict.name().to_owned(),
         reason: None,
-        file: rule.origin.file.clone(),
-        line: rule.origin.line,
-        column: rule.origin.column,
+        file: origin.file.clone(),
+        line: origin.line,
+        column: origin.column,
     }
 }

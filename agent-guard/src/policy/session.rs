@@ -100,7 +100,7 @@ impl Compiled {
             let key = SideKey { side: to, ..key };
             let mut side = self.sides.get(&key).copied().unwrap_or_default();
             let before = side;
-            for op in Op::FILE {
+            for op in Op::FILE.into_iter().chain([Op::CONNECT]) {
                 let Some(rule) = self.rule(said.rules.slot(op).rule()) else { continue };
                 let Some(slot) =
                     rules.get(&(rule.target.clone(), op)).filter(|_| same_base(&rule.target, old, new))
@@ -158,7 +158,8 @@ fn same_base(path: &str, one: &SessionPaths, other: &SessionPaths) -> bool {
 #[must_use]
 pub fn needs_session_paths(profile: &Profile) -> bool {
     let scope = profile.scope.iter().map(|entry| &entry.path);
-    scope.chain(profile.rules.iter().map(|rule| &rule.path)).any(PathPattern::is_variable)
+    let rules = profile.rules.iter().chain(&profile.sockets).map(|rule| &rule.path);
+    scope.chain(rules).any(PathPattern::is_variable)
 }
 
 /// Whether a session must be bound because `persistence` is about its home directory, and no path without a variable is.

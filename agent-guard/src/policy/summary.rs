@@ -44,7 +44,7 @@ pub struct ProfileSummary {
     pub persistent: Vec<RuleInfo>,
     /// `network.connect`.
     pub connect: String,
-    /// `network.allow`.
+    /// `network.allow` and its kin.
     pub network: Vec<RuleInfo>,
     /// `exec.anonymous`.
     pub anonymous: String,
@@ -77,12 +77,13 @@ pub struct OutsideSummary {
 }
 
 /// What no program can do without and nothing is lost by.
-pub const BUILTIN: [&str; 7] = [
+pub const BUILTIN: [&str; 8] = [
     "reading and writing /dev/null, /dev/zero, /dev/full, /dev/random and /dev/urandom",
     "reading and writing /dev/tty and the session's own terminal",
     "reading and writing the process's own /proc/self files",
     "pipes",
     "sockets as open files",
+    "going to a Unix socket that the session has made itself",
     "anonymous memory",
     "other objects of file systems internal to the kernel",
 ];

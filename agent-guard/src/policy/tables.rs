@@ -8,8 +8,8 @@ use std::{
 use agent_guard_common::{
     NameKey, NetKey, ObjectKey,
     names::Shapes,
-    object::SideKey,
-    rules::{CommandState, Head, NetEntry, Place, Profile, Side, Tables},
+    object::{AbstractKey, AbstractName, SideKey},
+    rules::{AbstractEntry, CommandState, Head, NetEntry, Place, Profile, Side, Tables},
 };
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     model::{Part, PathPattern},
     network,
     rules::RuleInfo,
+    sockets,
 };
 
 /// One generation: the tables that the kernel judges by, and what people need to read them.
@@ -42,6 +43,8 @@ pub struct Compiled {
     pub sides: BTreeMap<SideKey, Side>,
     /// What profiles say of networks: number of bits, those of the profile included, and first key.
     pub networks: BTreeMap<(u32, NetKey), NetEntry>,
+    /// What profiles say of abstract names of Unix sockets: number of bits that count, and first key.
+    pub abstracts: BTreeMap<(u32, AbstractName), AbstractEntry>,
     /// States of the automata that read commands, by number, see [`CommandState`].
     pub commands: Vec<CommandState>,
     /// Programs that rules about commands know, by number.
@@ -170,5 +173,12 @@ impl Tables for Compiled {
         (NetKey::PROFILE_BITS..=NetKey::BITS)
             .rev()
             .find_map(|bits| self.networks.get(&(bits, network::first_key(key, bits))))
+    }
+
+    fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry> {
+        (AbstractName::bits(0)..=key.bits)
+            .rev()
+            .step_by(8)
+            .find_map(|bits| self.abstracts.get(&(bits, sockets::first_key(&key.name, bits))))
     }
 }

@@ -111,7 +111,7 @@ pub struct ExplainRequest {
     /// Absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// `HOST:PORT`.
+    /// `HOST:PORT`, `unix:PATH` or `unix:@NAME`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<String>,
     /// A program, by its name or its path, and its arguments.

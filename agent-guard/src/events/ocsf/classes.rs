@@ -310,6 +310,10 @@ fn fill_judged(judged: &Judged, profile: Option<&str>, put: &mut impl FnMut(&str
             put("dst_endpoint", objects::endpoint(address));
             put("connection_info", objects::connection(address));
         }
+        Object::Socket(socket) => {
+            put("dst_endpoint", objects::socket_endpoint(socket));
+            put("connection_info", objects::socket_connection());
+        }
         Object::Command(command) => {
             put("process", objects::command(command, judged.actor.process.pid));
             put("launch_type_id", json!(3));

@@ -7,7 +7,9 @@ use serde_json::{Map, Value, json};
 use super::Host;
 use crate::{
     api::types::{ProcessInfo, Who},
-    events::activity::{Actor, AddressRef, CommandRef, FileRef, Object, PolicyRef, RuleRef, SessionRef},
+    events::activity::{
+        Actor, AddressRef, CommandRef, FileRef, Object, PolicyRef, RuleRef, SessionRef, SocketRef,
+    },
 };
 
 /// Drops what isn't known, so that nothing is there with a value that says nothing.
@@ -184,6 +186,15 @@ pub(super) fn connection(address: &AddressRef) -> Value {
     })
 }
 
+/// A Unix socket has a path and no address: OCSF calls that the name of the endpoint.
+pub(super) fn socket_endpoint(socket: &SocketRef) -> Value {
+    json!({ "name": socket.text() })
+}
+
+pub(super) fn socket_connection() -> Value {
+    json!({ "protocol_name": "unix", "direction_id": 4, "direction": "Local" })
+}
+
 /// What a hold is about, as evidence.
 pub(super) fn evidence(who: &Actor, object: &Object) -> Value {
     let mut out = Map::new();
@@ -195,6 +206,10 @@ pub(super) fn evidence(who: &Actor, object: &Object) -> Value {
         Object::Address(about) => {
             out.insert("dst_endpoint".to_owned(), endpoint(about));
             out.insert("connection_info".to_owned(), connection(about));
+        }
+        Object::Socket(about) => {
+            out.insert("dst_endpoint".to_owned(), socket_endpoint(about));
+            out.insert("connection_info".to_owned(), socket_connection());
         }
         Object::Command(about) => {
             out.insert("process".to_owned(), command(about, who.process.pid));

@@ -9,7 +9,8 @@ use crate::{
     events::activity::{
         Activity, Actor, AddressRef, Answered, CommandRef, Decided, Event, EventsLost, FileRef,
         GuardDegraded, GuardStarted, GuardStopped, Held, Judged, Object, Outcome, PolicyRef, PolicyRefused,
-        PolicyReloaded, RuleRef, SessionEnded, SessionKilled, SessionRef, SessionStarted, SystemRef,
+        PolicyReloaded, RuleRef, SessionEnded, SessionKilled, SessionRef, SessionStarted, SocketRef,
+        SystemRef,
     },
     policy::RuleKind,
 };
@@ -143,6 +144,28 @@ fn connected() -> Event {
     judged(decision, Verdict::DENY)
 }
 
+fn connected_to_a_socket() -> Event {
+    let object = Object::Socket(SocketRef::File(file("/run/docker.sock", 0o140_660)));
+    let decision = Decided {
+        source: Source::NETWORK,
+        rule: None,
+        hook: Hook::UNIX_STREAM_CONNECT,
+        ..decided(Op::CONNECT, object, Verdict::DENY)
+    };
+    judged(decision, Verdict::DENY)
+}
+
+fn sent_to_a_name() -> Event {
+    let object = Object::Socket(SocketRef::Abstract("/tmp/.X11-unix/X0".to_owned()));
+    let decision = Decided {
+        source: Source::NETWORK,
+        rule: None,
+        hook: Hook::UNIX_MAY_SEND,
+        ..decided(Op::CONNECT, object, Verdict::DENY)
+    };
+    judged(decision, Verdict::DENY)
+}
+
 fn executed() -> Event {
     let arguments = ["terraform", "destroy", "-auto-approve"].map(str::to_owned).to_vec();
     let object = Object::Command(CommandRef {
@@ -261,6 +284,8 @@ pub(crate) fn all() -> Vec<(&'static str, Event)> {
         ("A file action was denied", denied()),
         ("A rename was reported", renamed()),
         ("A connection was denied", connected()),
+        ("A connection to a Unix socket was denied", connected_to_a_socket()),
+        ("A message to an abstract name was denied", sent_to_a_name()),
         ("A program was not executed", executed()),
         ("An operation on the system was denied", system()),
         ("A signal was denied", signalled()),

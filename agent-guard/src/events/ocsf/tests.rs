@@ -23,7 +23,7 @@ fn required(class: u64) -> &'static [&'static str] {
         2004 => &["finding_info/uid", "finding_info/analytic/type_id"],
         3002 => &["user", "service|dst_endpoint"],
         3004 => &["entity/name|entity/uid"],
-        4001 => &["dst_endpoint/ip", "connection_info/direction_id"],
+        4001 => &["dst_endpoint/ip|dst_endpoint/name", "connection_info/direction_id"],
         6002 => &["app/name"],
         6008 => &["message"],
         _ => panic!("class {class} is not in the mapping"),

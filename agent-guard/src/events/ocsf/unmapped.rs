@@ -5,7 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::objects::name_of;
 use crate::{
-    events::activity::{Activity, Actor, Decided, EventsLost, Object, Outcome, SessionRef, SystemRef},
+    events::activity::{
+        Activity, Actor, Decided, EventsLost, Object, Outcome, SessionRef, SocketRef, SystemRef,
+    },
     policy::rules,
 };
 
@@ -164,6 +166,16 @@ fn decided(decided: &Decided, put: &mut impl FnMut(&str, Value)) {
         }
         put("target_path", json!(target.as_ref().map(|target| target.path.clone())));
     }
+    match &decided.object {
+        Object::Socket(SocketRef::File(file)) => {
+            put("path", json!(file.path));
+            if file.cut {
+                put("path_cut", json!(true));
+            }
+        }
+        Object::Socket(SocketRef::Abstract(name)) => put("abstract_name", json!(name)),
+        _ => {}
+    }
     if let Object::Command(command) = &decided.object {
         put("path", json!(command.file.path));
         put("command_line", json!(command.line()));
@@ -186,6 +198,7 @@ pub(super) fn attempt(decided: &Decided) -> String {
         Object::Address(address) => {
             format!("{operation} {}", std::net::SocketAddr::new(address.ip, address.port))
         }
+        Object::Socket(socket) => format!("{operation} {}", socket.text()),
         Object::Command(command) if command.arguments.is_empty() => {
             format!("{operation} {}", command.file.path)
         }

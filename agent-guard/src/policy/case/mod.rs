@@ -22,7 +22,7 @@ use agent_guard_common::{Op, Verdict};
 
 use super::{
     Policy, Source, build,
-    explain::{ExplainError, Explanation, explain_path},
+    explain::{ExplainError, Explanation, explain_path, explain_socket},
     load,
     oracle::{Answer, Oracle},
     session::SessionPaths,
@@ -46,6 +46,7 @@ pub const KEPT: &[(&str, &str)] = &[
     ("hidden-root", include_str!("../../../testdata/cases/hidden-root.case")),
     ("moved", include_str!("../../../testdata/cases/moved.case")),
     ("persistence", include_str!("../../../testdata/cases/persistence.case")),
+    ("sockets", include_str!("../../../testdata/cases/sockets.case")),
     ("unseen-root", include_str!("../../../testdata/cases/unseen-root.case")),
     ("variables", include_str!("../../../testdata/cases/variables.case")),
 ];
@@ -79,6 +80,10 @@ pub enum Line {
     Scope(String),
     /// What happens to an operation outside.
     Outside(Op, Verdict),
+    /// A Unix socket in a list of `network`.
+    Socket(Verdict, String),
+    /// `network.connect`.
+    Connect(Verdict),
     /// `mode = "report"`.
     Report,
     /// `files.persistence`; `allow` where no line says so.
@@ -114,6 +119,8 @@ impl fmt::Display for Line {
             }
             Self::Scope(path) => write!(f, "scope {path}"),
             Self::Outside(op, verdict) => write!(f, "outside {} {}", op.name(), verdict.name()),
+            Self::Socket(verdict, path) => write!(f, "socket {} {path}", verdict.name()),
+            Self::Connect(verdict) => write!(f, "connect {}", verdict.name()),
             Self::Report => f.write_str("report"),
             Self::Persistence(verdict) => write!(f, "persistence {}", verdict.name()),
             Self::Session(cwd, home, tmp) => {
@@ -158,6 +165,8 @@ impl FromStr for Line {
             "critical" => Self::Critical(verdict(word()?)?, ops(word()?)?, word()?.into()),
             "scope" => Self::Scope(word()?.into()),
             "outside" => Self::Outside(op(word()?)?, verdict(word()?)?),
+            "socket" => Self::Socket(verdict(word()?)?, word()?.into()),
+            "connect" => Self::Connect(verdict(word()?)?),
             "report" => Self::Report,
             "persistence" => Self::Persistence(verdict(word()?)?),
             "session" => Self::Session(word()?.into(), word()?.into(), word()?.into()),
@@ -204,6 +213,7 @@ impl Case {
         let mut head = format!("version = 1\n[profile.{PROFILE}]\n");
         let (mut scope, mut outside, mut rules) = (Vec::new(), BTreeMap::new(), String::new());
         let mut persistence = Verdict::ALLOW;
+        let (mut connect, mut sockets) = (None, BTreeMap::<&str, String>::new());
         let mut rule = |table: &str, verdict: Verdict, ops: &[Op], path: &str| {
             let ops: Vec<_> = ops.iter().map(|op| op.name()).collect();
             rules += &format!(
@@ -221,6 +231,10 @@ impl Case {
                     rule(&format!("profile.{PROFILE}.files.rule"), *verdict, ops, path);
                 }
                 Line::Critical(verdict, ops, path) => rule("critical", *verdict, ops, path),
+                Line::Connect(verdict) => connect = Some(verdict.name()),
+                Line::Socket(verdict, path) => {
+                    *sockets.entry(verdict.name()).or_default() += &format!("  \"unix:{path}\",\n");
+                }
                 _ => {}
             }
         }
@@ -230,8 +244,12 @@ impl Case {
         // Twice is a mistake.
         let head = head.replace("mode = \"report\"\nmode = \"report\"\n", "mode = \"report\"\n");
         let persistence = persistence.name();
+        let mut network = connect.map(|verdict| format!("connect = {verdict:?}\n")).unwrap_or_default();
+        for (list, entries) in sockets {
+            network += &format!("{list} = [\n{entries}]\n");
+        }
         format!(
-            "{head}[profile.{PROFILE}.files]\nscope = {scope:?}\npersistence = {persistence:?}\noutside = {{ {outside} }}\n{rules}"
+            "{head}[profile.{PROFILE}.network]\n{network}[profile.{PROFILE}.files]\nscope = {scope:?}\npersistence = {persistence:?}\noutside = {{ {outside} }}\n{rules}"
         )
     }
 
@@ -326,7 +344,11 @@ fn compare(
     path: &Path,
 ) -> Result<String, String> {
     let index = compiled.profile_index(PROFILE).unwrap_or_default();
-    let tables = explain_path(&compiled.view(), world, (index, BINDING), op, path);
+    let (view, who) = (compiled.view(), (index, BINDING));
+    let tables = match op {
+        Op::CONNECT => explain_socket(&view, world, who, path),
+        _ => explain_path(&view, world, who, op, path),
+    };
     match (tables, oracle.judge(world, op, path)) {
         (Ok(tables), Ok(oracle)) if same(&tables, &oracle) => Ok(tables.source),
         (Err(ExplainError::Lookup { .. }), Err(_)) => Ok("none".to_owned()),

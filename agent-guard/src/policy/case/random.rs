@@ -185,7 +185,7 @@ impl Maker<'_> {
     }
 
     fn ask(&mut self) {
-        let op = self.random.pick(&Op::FILE, Op::WRITE);
+        let op = if self.random.one_in(6) { Op::CONNECT } else { self.random.pick(&Op::FILE, Op::WRITE) };
         let path = match self.random.below(4) {
             0 => self.path(),
             1 => self.fresh(),
@@ -258,6 +258,16 @@ impl Maker<'_> {
         for _ in 0..self.random.below(9) {
             let rule = Line::Rule(self.verdict(), self.ops(), self.pattern(false, true));
             self.lines.push(rule);
+        }
+        if self.random.one_in(2) {
+            let verdict = self.verdict();
+            self.lines.push(Line::Connect(verdict));
+        }
+        for _ in 0..self.random.below(4) {
+            let lists = [Verdict::ALLOW, Verdict::REPORT, Verdict::HOLD, Verdict::DENY];
+            let verdict = self.random.pick(&lists, Verdict::DENY);
+            let path = self.pattern(false, true);
+            self.lines.push(Line::Socket(verdict, path));
         }
         for _ in 0..self.random.below(3) {
             let verdict = self.random.pick(&[Verdict::HOLD, Verdict::DENY, Verdict::KILL], Verdict::DENY);

@@ -15,6 +15,11 @@ use agent_guard_common::{
 
 use super::{Compared, Grouped, Side, milder};
 
+/// Operations that rules on paths are about.
+fn operations() -> impl Iterator<Item = Op> {
+    Op::FILE.into_iter().chain([Op::CONNECT])
+}
+
 /// What both say at one place.
 struct Pair {
     outer: OpRules,
@@ -30,7 +35,7 @@ impl Compared<'_> {
         let (outer, inner) = (self.outer, self.inner);
         let (mut lacking, mut reaching) = (Grouped::default(), Grouped::default());
         let mut outside = Vec::new();
-        for op in Op::FILE {
+        for op in operations() {
             let most = strictest(outer, &pairs, op);
             let least = mildest(inner, &pairs, op);
             for pair in &pairs {
@@ -44,7 +49,8 @@ impl Compared<'_> {
                     reaching.add(mine.rule(), most, op);
                 }
             }
-            if inner.outside(op) < outer.outside(op) {
+            // What nothing names of connections is compared with those to addresses.
+            if op != Op::CONNECT && inner.outside(op) < outer.outside(op) {
                 outside.push(op);
             }
         }
@@ -85,7 +91,7 @@ impl Compared<'_> {
         let mut add = |key: SideKey| {
             let Some(more) = self.compiled.side(&key) else { return };
             said.scope |= more.scope;
-            for op in Op::FILE {
+            for op in operations() {
                 let slot = said.rules.slot(op).stricter(more.rules.slot(op));
                 if slot.is_some() {
                     said.rules.set(op, slot.verdict(), slot.rule());
@@ -114,7 +120,8 @@ fn strictest(side: Side<'_>, pairs: &[Pair], op: Op) -> Verdict {
 
 /// The mildest that the inner session can say.
 fn mildest(side: Side<'_>, pairs: &[Pair], op: Op) -> Verdict {
-    if pairs.iter().any(|pair| pair.inner_scope) {
+    // No scope has sockets.
+    if op != Op::CONNECT && pairs.iter().any(|pair| pair.inner_scope) {
         return Verdict::ALLOW;
     }
     let rules = rules_of(pairs, op, |pair| &pair.inner);

@@ -9,7 +9,7 @@
 //! | files, scope ([`scope`]) | what is in the scope of the inner one is in that of the outer one |
 //! | files, outside | each operation as strict |
 //! | commands ([`commands`]) | for each command as strict: both automata read together |
-//! | connections ([`networks`]) | for each prefix and port as strict |
+//! | connections ([`networks`], [`sockets`]) | for each prefix and port, and each abstract name, as strict; Unix sockets that are files are as rules on files |
 //! | system, capabilities, programs without a path | each as strict |
 //!
 //! "As strict" is about what happens: of a profile that only reports nothing is stricter than `report`. What is critical is the
@@ -23,6 +23,7 @@ mod commands;
 mod files;
 mod networks;
 mod scope;
+mod sockets;
 #[cfg(test)]
 mod tests;
 
@@ -99,6 +100,7 @@ pub fn narrower(
     compared.scope(fs);
     compared.commands();
     compared.networks();
+    compared.abstracts();
     compared.system();
     if compared.found.is_empty() { Ok(()) } else { Err(compared.found) }
 }

@@ -44,7 +44,7 @@ impl Compared<'_> {
         }
     }
 
-    fn say_connect(&mut self, (own, mine): (u32, Verdict), (rule, bound): (u32, Verdict)) {
+    pub(super) fn say_connect(&mut self, (own, mine): (u32, Verdict), (rule, bound): (u32, Verdict)) {
         let what = |number: u32| if number == 0 { "`connect`".to_owned() } else { self.rule(number).0 };
         let message = format!(
             "connections: {} of profile \"{}\" says {} where {} of profile \"{}\" says {}",

@@ -19,7 +19,7 @@ use super::{
 mod net;
 mod way;
 
-pub use net::connect;
+pub use net::{abstract_name, connect};
 use way::{Level, levels, matches, meets};
 
 /// What the oracle says.
@@ -93,7 +93,7 @@ impl<'p> Oracle<'p> {
         }
         let known = session.home.as_ref().is_none_or(|home| policy.knows_home(home));
         let shipped = profile.persistence.rules.iter().filter(|rule| !(known && rule.path.is_variable()));
-        for rule in profile.rules.iter().chain(shipped) {
+        for rule in profile.rules.iter().chain(&profile.sockets).chain(shipped) {
             oracle.path(world, session, Who::Profile, &rule.path, Some(rule))?;
         }
         oracle.mounts(world)?;
@@ -242,7 +242,7 @@ impl<'p> Oracle<'p> {
         Ok(())
     }
 
-    /// Judges an operation on a path, which may not exist.
+    /// Judges an operation on a path, which may not exist; or a connection to a Unix socket that is there.
     ///
     /// # Errors
     ///
@@ -259,7 +259,9 @@ impl<'p> Oracle<'p> {
         let mut answer = match own(&ordinary) {
             Some(rule) => said(rule, Source::RULE),
             None => {
-                let rest = if self.in_scope(&levels) {
+                let rest = if op == Op::CONNECT {
+                    self.answer(self.profile.connect, Source::NETWORK, None)
+                } else if self.in_scope(&levels) {
                     self.answer(Verdict::ALLOW, Source::SCOPE, None)
                 } else {
                     self.answer(self.profile.outside.get(op), Source::OUTSIDE, None)

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use agent_guard_common::Source;
 
 use super::{
-    super::model::{NetRule, Policy},
+    super::model::{AbstractRule, NetRule, Policy},
     Answer, answer,
 };
 
@@ -33,6 +33,28 @@ pub fn connect(policy: &Policy, profile: &str, addr: IpAddr, port: u16) -> Optio
     }
     Some(match best {
         Some((_, rule)) => answer(profile, rule.verdict, Source::RULE, Some(rule.origin.line)),
+        None => answer(profile, profile.connect, Source::NETWORK, None),
+    })
+}
+
+/// Judges a connection to an abstract name. None if there is no such profile.
+#[must_use]
+pub fn abstract_name(policy: &Policy, profile: &str, name: &[u8]) -> Option<Answer> {
+    let profile = policy.profile(profile)?;
+    let about = |rule: &&AbstractRule| {
+        let own = rule.name.as_bytes();
+        if rule.begins { name.starts_with(own) } else { name == own }
+    };
+    // The whole name, then the longest beginning, then the strictest, then the first.
+    let rank = |rule: &AbstractRule| (!rule.begins, rule.name.len(), rule.verdict);
+    let mut best: Option<&AbstractRule> = None;
+    for rule in profile.abstracts.iter().filter(about) {
+        if best.is_none_or(|old| rank(rule) > rank(old)) {
+            best = Some(rule);
+        }
+    }
+    Some(match best {
+        Some(rule) => answer(profile, rule.verdict, Source::RULE, Some(rule.origin.line)),
         None => answer(profile, profile.connect, Source::NETWORK, None),
     })
 }

@@ -215,6 +215,7 @@ fn subjects(policy: &Policy) -> impl Iterator<Item = Subject<'_>> {
     let critical =
         (1..).zip(&policy.critical).map(move |(number, entry)| rule(Owner::Critical, number, entry));
     let (mut numbers, mut persistent) = (Numbers::files(policy), Numbers::persistence(policy));
+    let mut sockets = Numbers::sockets(policy);
     let mut own = Numbers::own(policy);
     let profiles = policy.profiles.iter().enumerate().flat_map(move |(at, profile)| {
         let owner = Owner::Profile(at);
@@ -227,9 +228,11 @@ fn subjects(policy: &Policy) -> impl Iterator<Item = Subject<'_>> {
             shipped: false,
         });
         let rules: Vec<_> = profile.rules.iter().map(|entry| rule(owner, numbers.take(), entry)).collect();
+        let sockets: Vec<_> =
+            profile.sockets.iter().map(|entry| rule(owner, sockets.take(), entry)).collect();
         let persistence = profile.persistence.rules.iter().map(|entry| rule(owner, persistent.take(), entry));
         let persistence: Vec<_> = persistence.map(|subject| Subject { shipped: true, ..subject }).collect();
-        scope.chain(rules).chain(persistence)
+        scope.chain(rules).chain(sockets).chain(persistence)
     });
     let own = policy.own.iter().map(move |entry| rule(Owner::Critical, own.take(), entry));
     let mut enrolled = Numbers::enroll(policy);

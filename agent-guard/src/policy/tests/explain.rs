@@ -3,7 +3,10 @@
 use agent_guard_common::Op;
 
 use super::*;
-use crate::policy::Device;
+use crate::policy::{
+    Device,
+    explain::{Question, ask},
+};
 
 const TEXT: &str = r#"version = 1
 [[critical]]
@@ -22,11 +25,12 @@ ops = ["delete"]
 verdict = "deny"
 [profile.p.network]
 connect = "hold"
-allow = ["localhost:80"]
+allow = ["localhost:80", "unix:/run/db/**", "unix:@bus*"]
+deny = ["unix:/run/db/admin", "unix:@bus-admin"]
 "#;
 
 fn tree() -> FakeFs {
-    FakeFs::new(&["/srv/a", "/tmp/keep/x", "/etc"])
+    FakeFs::new(&["/srv/a", "/tmp/keep/x", "/etc", "/run/db/s"])
 }
 
 #[test]
@@ -42,6 +46,32 @@ fn order_of_decision() {
     assert_eq!((answer.verdict.as_str(), answer.policy.as_str()), ("report", "kill"));
     let answer = explain_connect(&compiled.view(), 0, "127.0.0.1".parse().unwrap(), 81).unwrap();
     assert_eq!((answer.policy.as_str(), answer.source.as_str()), ("hold", "network"));
+}
+
+/// Of sockets as of files, but for the scope; and by the longest of abstract names.
+#[test]
+fn unix_sockets() {
+    let (fs, compiled) = (tree(), compiled(TEXT, &tree()));
+    let ask = |to: &str| {
+        let question = Question::connect(to).unwrap();
+        let mut answers = ask(&compiled.view(), &fs, (0, NO_SESSION), &question).unwrap();
+        let (object, answer) = answers.remove(0);
+        assert_eq!(object, to);
+        (answer.policy, answer.source, answer.rule.map_or(0, |rule| rule.line))
+    };
+    assert_eq!(ask("unix:/run/db/s"), is("allow", "rule", 18));
+    assert_eq!(ask("unix:/run/db/new"), is("allow", "rule", 18));
+    assert_eq!(ask("unix:/run/db/admin"), is("deny", "rule", 19));
+    assert_eq!(ask("unix:/run/db2"), is("hold", "network", 0));
+    assert_eq!(ask("unix:/tmp/x"), is("hold", "network", 0));
+    assert_eq!(ask("unix:@bus"), is("allow", "rule", 18));
+    assert_eq!(ask("unix:@bus-admin"), is("deny", "rule", 19));
+    assert_eq!(ask("unix:@bus-admin2"), is("allow", "rule", 18));
+    assert_eq!(ask("unix:@bu"), is("hold", "network", 0));
+    let bad = |to: &str| Question::connect(to).unwrap_err().to_string();
+    assert!(bad("name").contains("unix:PATH"));
+    assert!(bad(&format!("unix:@{}", "x".repeat(108))).contains("no name is that long"));
+    assert!(explained(&compiled, &fs, "write", "/run/db/s") == is("report", "outside", 0));
 }
 
 #[test]
@@ -96,6 +126,15 @@ fn the_summary_names_everything() {
     assert_eq!((profile.rules[0].number, profile.rules[0].line, profile.network[0].number), (2, 13, 3));
     assert_eq!((profile.scope[0].path.as_str(), profile.scope[0].origin.line), ("/tmp", 10));
     assert_eq!(profile.outside[3], summary::OutsideSummary { op: "create".into(), verdict: "kill".into() });
+    let targets: Vec<_> = profile.network.iter().map(|rule| (rule.number, rule.text())).collect();
+    let said = [
+        "allow connect localhost:80",
+        "allow connect unix:/run/db",
+        "deny connect unix:/run/db/admin",
+        "allow connect unix:@bus*",
+        "deny connect unix:@bus-admin",
+    ];
+    assert_eq!(targets, (3..).zip(said.map(str::to_owned)).collect::<Vec<_>>());
     let json = serde_json::to_string(&summary).unwrap();
     assert_eq!(serde_json::from_str::<PolicySummary>(&json).unwrap(), summary);
     assert_eq!(summary.profiles[0].rules, compiled(TEXT, &tree()).rules[1..2]);

@@ -187,13 +187,16 @@ proptest! {
 
     #[test]
     fn networks(
-        entries in vec(net_entry(), 0..10),
+        entries in vec((net_entry(), 0..4), 0..10),
         connect in select(Verdict::ALL.map(Verdict::name).to_vec()),
         requests in vec((address(), 0_u16..20), 1..20),
     ) {
-        let lines: String = entries.iter().map(|entry| format!("{entry:?},\n")).collect();
-        let text =
-            format!("version = 1\n[profile.other]\n[profile.p.network]\nconnect = {connect:?}\nallow = [\n{lines}]\n");
+        let lists: String = (0..).zip(["allow", "report", "hold", "deny"]).map(|(at, list)| {
+            let entries = entries.iter().filter(|(_, to)| *to == at);
+            let lines: String = entries.map(|(entry, _)| format!("{entry:?},\n")).collect();
+            format!("{list} = [\n{lines}]\n")
+        }).collect();
+        let text = format!("version = 1\n[profile.other]\n[profile.p.network]\nconnect = {connect:?}\n{lists}");
         let policy = policy(&text);
         let compiled = built(&policy, &FakeFs::new(&[])).unwrap();
         for (addr, port) in requests {
@@ -202,6 +205,34 @@ proptest! {
             prop_assert_eq!(
                 (tables.verdict.as_str(), tables.source.as_str(), tables.rule.map(|rule| rule.line)),
                 (oracle.verdict.name(), oracle.source.name(), oracle.line), "{} {}\n{}", addr, port, text
+            );
+        }
+    }
+
+    /// Names have any bytes, zeroes, too.
+    #[test]
+    fn abstract_names(
+        entries in vec(("[ab/é]{0,4}", any::<bool>(), 0_usize..4), 0..10),
+        connect in select(Verdict::ALL.map(Verdict::name).to_vec()),
+        requests in vec(vec(select(vec![b'a', b'b', b'/', 0, 0xc3, 0xa9]), 0..6), 1..20),
+    ) {
+        let lists = ["allow", "report", "hold", "deny"];
+        let lists: String = (0..).zip(lists).map(|(at, list)| {
+            let entries = entries.iter().filter(|(name, begins, to)| *to == at && (*begins || !name.is_empty()));
+            let entries: String = entries
+                .map(|(name, begins, _)| format!("\"unix:@{name}{}\",\n", if *begins { "*" } else { "" }))
+                .collect();
+            format!("{list} = [\n{entries}]\n")
+        }).collect();
+        let text = format!("version = 1\n[profile.other]\n[profile.p.network]\nconnect = {connect:?}\n{lists}");
+        let policy = policy(&text);
+        let compiled = built(&policy, &FakeFs::new(&[])).unwrap();
+        for name in requests {
+            let tables = explain_abstract(&compiled.view(), compiled.index_of("p").unwrap(), &name).unwrap();
+            let oracle = oracle::abstract_name(&policy, "p", &name).unwrap();
+            prop_assert_eq!(
+                (tables.verdict.as_str(), tables.source.as_str(), tables.rule.map(|rule| rule.line)),
+                (oracle.verdict.name(), oracle.source.name(), oracle.line), "{:?}\n{}", name, text
             );
         }
     }

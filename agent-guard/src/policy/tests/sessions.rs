@@ -242,3 +242,23 @@ fn what_is_judged() {
     assert_eq!(judged(&text, "p"), ["read", "execute", "rename"]);
     assert_eq!(judged(&text, "q").len(), 6);
 }
+
+/// Sockets in a session's own directories, too.
+#[test]
+fn unix_sockets() {
+    let text =
+        "version = 1\n[profile.p.network]\nallow = [\"unix:${home}/s/**\"]\ndeny = [\"unix:${home}/s/x\"]\n";
+    let (fs, policy) = (tree(), policy(text));
+    assert!(needs_session_paths(policy.profile("p").unwrap()));
+    let mut compiled = built(&policy, &fs).unwrap();
+    compiled.bind_session(&policy, &fs, &session(1, "/work/a")).unwrap();
+    for (binding, path, expected) in [
+        (1, "/home/u/s/a", "allow rule"),
+        (1, "/home/u/s/x", "deny rule"),
+        (1, "/home/u/x", "deny network"),
+        (2, "/home/u/s/a", "deny network"),
+    ] {
+        let answer = explain_socket(&compiled.view(), &fs, (0, binding), Path::new(path)).unwrap();
+        assert_eq!(format!("{} {}", answer.verdict, answer.source), expected, "{binding} {path}");
+    }
+}

@@ -24,6 +24,7 @@ mod reading;
 mod sessions;
 mod sys;
 mod system;
+mod unix;
 mod uring;
 
 use std::io::{BufRead, Write};
@@ -54,6 +55,7 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     exec::ATTACKS,
     uring::ATTACKS,
     net::ATTACKS,
+    unix::ATTACKS,
     loops::ATTACKS,
     family::ATTACKS,
     sessions::ATTACKS,

@@ -3,17 +3,19 @@
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::Attack;
 use crate::sys::{args, errno, errno_of};
+use crate::unix;
 use crate::uring::Message;
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("connect", |a| connect(a, Kind::Tcp)),
     ("connect-udp", connect_udp),
     ("connect-mptcp", |a| connect(a, Kind::Mptcp)),
+    ("connect-seqpacket", |a| connect(a, Kind::Seqpacket)),
     ("connect-unspec-again", connect_unspec_again),
     ("connect-again-udp", connect_again_udp),
     ("fastopen", fastopen),
@@ -30,16 +32,21 @@ pub(crate) enum Kind {
     Tcp,
     Udp,
     Mptcp,
+    Seqpacket,
 }
 
 /// A socket for an address, and the address as the kernel takes it. `[::ffff:1.2.3.4]:5` makes it an IPv6
-/// socket that talks IPv4.
+/// socket that talks IPv4; `unix:PATH` and `unix:@NAME` make it a Unix socket.
 pub(crate) fn socket(to: &str, kind: Kind) -> Result<(Socket, SockAddr)> {
+    if let Some(address) = unix::address(to)? {
+        return Ok((unix::socket(kind)?, address));
+    }
     let address: SocketAddr = to.parse().with_context(|| format!("{to:?} is no address with a port"))?;
     let (kind, protocol) = match kind {
         Kind::Tcp => (Type::STREAM, Protocol::TCP),
         Kind::Udp => (Type::DGRAM, Protocol::UDP),
         Kind::Mptcp => (Type::STREAM, Protocol::MPTCP),
+        Kind::Seqpacket => bail!("only Unix sockets are like that"),
     };
     let socket =
         Socket::new(Domain::for_address(address), kind, Some(protocol)).context("can't make a socket")?;
@@ -47,6 +54,14 @@ pub(crate) fn socket(to: &str, kind: Kind) -> Result<(Socket, SockAddr)> {
         socket.set_only_v6(false).context("can't let the socket talk IPv4")?;
     }
     Ok((socket, address.into()))
+}
+
+/// An address for a socket that there is.
+fn address(to: &str) -> Result<SockAddr> {
+    match unix::address(to)? {
+        Some(address) => Ok(address),
+        None => Ok(to.parse::<SocketAddr>().context("the second is no address")?.into()),
+    }
 }
 
 fn connect(a: &[&str], kind: Kind) -> Result<i32> {
@@ -82,8 +97,7 @@ fn connect_again_udp(a: &[&str]) -> Result<i32> {
     let [allowed, to] = args(a)?;
     let (socket, first) = socket(allowed, Kind::Udp)?;
     socket.connect(&first).context("can't connect where it is allowed")?;
-    let second: SocketAddr = to.parse().context("the second is no address")?;
-    Ok(errno_of(socket.connect(&second.into()).and_then(|()| socket.send(b"x"))))
+    Ok(errno_of(socket.connect(&address(to)?).and_then(|()| socket.send(b"x"))))
 }
 
 /// TCP that sends with its first packet, and so needs no connect.
@@ -104,8 +118,7 @@ fn sendto_connected(a: &[&str]) -> Result<i32> {
     let [allowed, to] = args(a)?;
     let (socket, first) = socket(allowed, Kind::Udp)?;
     socket.connect(&first).context("can't connect where it is allowed")?;
-    let second: SocketAddr = to.parse().context("the second is no address")?;
-    Ok(errno_of(socket.send_to(b"x", &second.into())))
+    Ok(errno_of(socket.send_to(b"x", &address(to)?)))
 }
 
 /// The kernel takes an unspecified family for IPv4 (`udp_sendmsg`).
@@ -138,8 +151,7 @@ fn sendmsg(a: &[&str]) -> Result<i32> {
 fn sendmmsg(a: &[&str]) -> Result<i32> {
     let [allowed, to] = args(a)?;
     let (socket, first) = socket(allowed, Kind::Udp)?;
-    let second: SocketAddr = to.parse().context("the second is no address")?;
-    let second = SockAddr::from(second);
+    let second = address(to)?;
     let (first, second) = (Message::new(&first), Message::new(&second));
     let mut both = [&first, &second].map(|message| libc::mmsghdr { msg_hdr: *message.header, msg_len: 0 });
     // SAFETY: two messages that, with all they point to, live through the call.

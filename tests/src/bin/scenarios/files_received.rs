@@ -9,7 +9,7 @@ use crate::Scenario;
 use crate::fixture::guard::{CHANGES, line_of, policy, rule};
 use crate::fixture::matrix::{Matrix, Row};
 use crate::fixture::world::{PROD, Snapshot, WORK, remove};
-use crate::fixture::{Guard, Running, SOON, Server, World, attack, until};
+use crate::fixture::{Guard, PROFILE, Running, SOON, Server, World, attack, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
     "files_received",
@@ -35,6 +35,12 @@ const READ: &[Row] = &[
     Row::new("receive /tmp/offer.sock read {d}/f map-read", "read", "{d}/f").quiet(),
 ];
 
+/// A policy that lets sessions go where descriptors are offered.
+fn received(ops: &[&str]) -> String {
+    let network = format!("[profile.{PROFILE}.network]\nallow = [\"unix:{SOCKET}\"]\n");
+    policy(&(rule(PROD, ops, "deny") + &network))
+}
+
 fn nothing(_: &World) -> Result<()> {
     Ok(())
 }
@@ -50,7 +56,7 @@ fn files_received() -> Result<()> {
     let mut reads = Matrix::new(&world, nothing, &[READ]);
     reads.controls(&mut outside)?;
 
-    let text = policy(&rule(PROD, CHANGES, "deny"));
+    let text = received(CHANGES);
     let line = line_of(&text, "path = \"/srv/prod\"")?;
     let mut guard = Guard::start(&text)?;
     let mut inside = Server::inside(&guard)?;
@@ -61,7 +67,7 @@ fn files_received() -> Result<()> {
     taken(&world, &mut guard, &mut outside, &mut inside)?;
     rings(&mut guard, &mut outside, &mut inside)?;
 
-    guard.reload(&policy(&rule(PROD, &["read", "delete"], "deny")))?;
+    guard.reload(&received(&["read", "delete"]))?;
     reads.denied(&mut guard, &mut inside, line)?;
     reads.in_scope(&mut guard, &mut inside)?;
     guard.stop()

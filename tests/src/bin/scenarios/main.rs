@@ -33,6 +33,8 @@ mod files_writes_need_open;
 mod fixture;
 mod full;
 mod guard_itself;
+mod helpers;
+mod helpers_systemd;
 mod holds;
 mod mounts;
 mod mounts_later;
@@ -140,6 +142,8 @@ const FAMILIES: &[&[Scenario]] = &[
     mounts::SCENARIOS,
     mounts_later::SCENARIOS,
     network::SCENARIOS,
+    helpers::SCENARIOS,
+    helpers_systemd::SCENARIOS,
     system::SCENARIOS,
     guard_itself::SCENARIOS,
     holds::SCENARIOS,

@@ -10,7 +10,7 @@ use crate::Scenario;
 use crate::fixture::event::Mark;
 use crate::fixture::guard::{CHANGES, line_of, policy, rule};
 use crate::fixture::world::PROD;
-use crate::fixture::{Guard, PROFILE, SOON, Server, World, same, stays, until};
+use crate::fixture::{Guard, Hold, PROFILE, SOON, Server, World, same, stays, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct(
@@ -222,7 +222,33 @@ fn addresses() -> Result<()> {
         let line = net.line(attempt);
         net.inside.expect(&line, "ok")?;
     }
+    lists(&mut net)?;
     net.guard.stop()
+}
+
+/// The most specific of all lists decides.
+fn lists(net: &mut Net) -> Result<()> {
+    let (open, shut) = (net.open.port, net.shut.port);
+    let network = format!(
+        "[profile.{PROFILE}.network]\nallow = [\"127.0.0.0/8\"]\nreport = [\"127.0.0.1:{open}\"]\n\
+         hold = [\"127.0.0.0/16\"]\ndeny = [\n  \"127.0.0.1:{shut}\",\n]\n"
+    );
+    let text = policy(&(rule(PROD, CHANGES, "deny") + &network));
+    net.guard.reload(&text)?;
+    let mark = net.guard.events.mark()?;
+    for attempt in ["connect 127.1.0.1:{shut}", "connect 127.0.0.1:{open}"] {
+        let line = net.line(attempt);
+        net.inside.expect(&line, "ok")?;
+    }
+    net.guard.events.wait(mark, "the report", |event| event.judged("report"))?;
+    net.denied("connect 127.0.0.1:{shut}", shut)?;
+    let event = net.guard.events.wait(mark, "the denial", |event| event.judged("deny"))?;
+    let line = crate::fixture::number(&event.0, "/unmapped/agent_guard/rule_line")?;
+    same("the rule's line", line, line_of(&text, &format!("127.0.0.1:{shut}"))?)?;
+    let pid = net.inside.process().pid();
+    net.inside.send(&net.line("connect 127.0.0.2:{shut}"))?;
+    Hold::of(pid)?.approve()?;
+    same("an approved connection", net.inside.answer()?.as_str(), "ok")
 }
 
 fn default_deny() -> Result<()> {

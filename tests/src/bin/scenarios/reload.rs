@@ -184,10 +184,9 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("[[profile.agent.limit]]\nop = \"delete\"\nmax = 200\nper = \"60s\"\nverdict = \"hold\"\n", "limit"),
     ("[profile.agent.approval]\nquorum = 2\n", "approval"),
     ("[profile.agent.backup]\nops = [\"delete\"]\n", "backup"),
-    ("[profile.agent.network]\nhold = [\"10.0.0.0/8\"]\n", "hold"),
     ("[profile.agent.network]\nlisten = [\"localhost\"]\n", "listen"),
     ("[profile.agent.network]\nallow = [\"*.crates.io:443\"]\n", "*.crates.io"),
-    ("[profile.agent.network]\nallow = [\"unix:/run/x\"]\n", "unix:"),
+    ("[profile.agent.network]\nallow = [\"unix:run/x\"]\n", "run/x"),
     (
         "[[profile.agent.files.rule]]\npath = \"/srv/**/x\"\nops = [\"delete\"]\nverdict = \"deny\"\n",
         "/srv/**/x",

@@ -22,16 +22,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::systemd("service_killed", "systemd starts a killed daemon again, which goes on", killed),
 ];
 
-const UNIT: &str = "agent-guard.service";
+pub(crate) const UNIT: &str = "agent-guard.service";
 const POLICY: &str = "/etc/agent-guard/policy.d/90-scenario.toml";
 /// The profile of this file; the package has its own besides.
-const OWN: &str = "scenario";
+pub(crate) const OWN: &str = "scenario";
 
 /// The running service with a profile of our own. Taken back at the end.
-struct Service;
+pub(crate) struct Service;
 
 impl Service {
-    fn new() -> Result<(World, Self)> {
+    pub(crate) fn new() -> Result<(World, Self)> {
         let world = World::new()?;
         systemctl(&["start", UNIT])?.good()?;
         let service = Self;
@@ -40,11 +40,11 @@ impl Service {
         Ok((world, service))
     }
 
-    fn write(&self, text: &str) -> Result<()> {
+    pub(crate) fn write(&self, text: &str) -> Result<()> {
         fs::write(POLICY, text).with_context(|| format!("can't write {POLICY}"))
     }
 
-    fn session(&self) -> Result<Server> {
+    pub(crate) fn session(&self) -> Result<Server> {
         let attack = attack()?;
         let mut command = Command::new(crate::fixture::guard::PROGRAM);
         command.args(["run", "--profile", OWN, "--"]).arg(attack).arg("serve").current_dir(WORK);
@@ -63,13 +63,13 @@ impl Drop for Service {
     }
 }
 
-fn own_policy(rest: &str) -> String {
+pub(crate) fn own_policy(rest: &str) -> String {
     let text = format!("version = 1\n\n[profile.{PROFILE}.files]\nscope = [\"{WORK}\", \"/tmp\"]\n\n");
     (text + &free_system(PROFILE) + &rule("/srv/prod", CHANGES, "deny") + rest)
         .replace(&format!("profile.{PROFILE}."), &format!("profile.{OWN}."))
 }
 
-fn systemctl(words: &[&str]) -> Result<Finished> {
+pub(crate) fn systemctl(words: &[&str]) -> Result<Finished> {
     run(Command::new("systemctl").args(words))
 }
 

@@ -123,7 +123,7 @@ fn compare(seed: u64) -> Outcome {
     let questions = questions(&outer_case);
     let ask = |world: &World| {
         for path in &questions {
-            for op in Op::FILE {
+            for op in Op::FILE.into_iter().chain([Op::CONNECT]) {
                 let (Ok(bound), Ok(mine)) = (bound.judge(world, op, path), mine.judge(world, op, path))
                 else {
                     continue;

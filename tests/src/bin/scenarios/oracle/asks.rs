@@ -110,6 +110,8 @@ pub(super) fn random(seed: u64) -> Case {
             Line::Rule(verdict, ops, path) => Line::Rule(mild(verdict), ops, path),
             Line::Critical(_, ops, path) => Line::Critical(Verdict::DENY, ops, path),
             Line::Outside(op, verdict) => Line::Outside(op, mild(verdict)),
+            Line::Socket(verdict, path) => Line::Socket(mild(verdict), path),
+            Line::Connect(verdict) => Line::Connect(mild(verdict)),
             Line::Ask(op, path) => {
                 let paths = paths(&world);
                 let more = (1..MORE).filter_map(|_| {
