@@ -47,7 +47,7 @@ pub fn is_own(sk: Sock, subject: &Subject) -> bool {
 /// The decision about the Unix socket whose abstract name [`crate::maps::Scratch`] has.
 #[inline(always)]
 pub fn abstract_name(tables: &Generation, session: &Session) -> Judgement {
-    Judgement(sockets_abstract(session.profile, tables.parity().0)).forget(session.pad)
+    Judgement(sockets_abstract(session.profile(tables.number), tables.parity().0)).forget(session.pad)
 }
 
 /// The same in plain numbers.

@@ -210,6 +210,7 @@ impl Guard {
             cwd: session.cwd.clone(),
             origin: session.origin,
             attached: Vec::new(),
+            parent: None,
         }));
     }
 

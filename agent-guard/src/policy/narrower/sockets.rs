@@ -53,8 +53,9 @@ impl Compared<'_> {
         let exactly = if whole { rule(name, true) } else { None };
         let begins = || (0..=name.len()).rev().find_map(|length| rule(name.get(..length)?, false));
         let entry = exactly.or_else(begins);
-        let (verdict, number) =
-            entry.map_or((side.entry.connect, 0), |entry| (u8::try_from(entry.verdict).unwrap_or(u8::MAX), entry.rule));
+        let (verdict, number) = entry.map_or((side.entry.connect, 0), |entry| {
+            (u8::try_from(entry.verdict).unwrap_or(u8::MAX), entry.rule)
+        });
         (side.happens(Verdict(verdict)), number)
     }
 }
