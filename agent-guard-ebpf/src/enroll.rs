@@ -6,22 +6,19 @@
 //! daemon.
 
 use agent_guard_common::{
-    Fault, Op, Source,
-    decide::{self, Command},
+    Fault, Op, Source, Verdict,
+    decide::{self, Command, Decision},
     enroll::{PROFILE, SESSION, SLOT, Seat},
     event::{self, Hook},
 };
-use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_get_current_uid_gid, generated::bpf_get_current_cgroup_id},
-};
-use aya_log_ebpf::error;
+use aya_ebpf::helpers::{bpf_get_current_uid_gid, generated::bpf_get_current_cgroup_id};
 
 use crate::{
+    asked::Asked,
     emit,
-    enforce::{EPERM, enforce},
+    enforce::{EPERM, Outcome, enforce},
     judge::{Call, Judgement, Parity},
-    kernel::{Bprm, Cgroup, GO_ON, STOP, Task, descriptors, key_of, probe_at, relatives::Address, repeat},
+    kernel::{Bprm, Cgroup, GO_ON, STOP, Task, descriptors::descriptors_unjudged, key_of, probe_at, relatives::Address, repeat},
     maps::{ENROLLED_CGROUPS, ENROLLED_USERS, GENERATION, GUARD, SEATS, SESSIONS, STANDING},
     tag::{self, Subject, tag_current},
     walk::object,
@@ -32,14 +29,14 @@ const PATH_MAX: u32 = 4096;
 
 /// Enrolls the current task, if anything says so. Not 0 if it must be and can't.
 #[inline(always)]
-pub fn enroll(ctx: &impl EbpfContext, bprm: Bprm, hook: Hook) -> i32 {
+pub fn enroll(bprm: Bprm, hook: Hook) -> i32 {
     if Subject::current().is_some() {
         return 0;
     }
     // Only while a policy names programs.
     if SESSIONS.get(SLOT).is_some_and(|session| session.state != 0) {
         if let Some(seat) = reserved() {
-            return sit(ctx, seat);
+            return sit(hook, seat);
         }
         if refuse(bprm.0, hook.0 as u32, Judgement::none().0) != 0 {
             return -EPERM;
@@ -51,8 +48,8 @@ pub fn enroll(ctx: &impl EbpfContext, bprm: Bprm, hook: Hook) -> i32 {
     }
     let fault = match seat.session {
         0 => Fault::NO_SESSION,
-        _ if descriptors::unjudged() => Fault::INHERITED,
-        _ => return sit(ctx, seat),
+        _ if descriptors_unjudged() != 0 => Fault::INHERITED,
+        _ => return sit(hook, seat),
     };
     refuse(bprm.0, hook.0 as u32, Judgement::unseated(seat.rule, fault).0);
     -EPERM
@@ -96,12 +93,20 @@ fn is_executor(bprm: Bprm) -> bool {
 
 /// The task belongs to the session from now on.
 #[inline(always)]
-fn sit(ctx: &impl EbpfContext, seat: Seat) -> i32 {
-    if tag_current(seat.session, seat.slot) == 0 {
-        return 0;
-    }
+fn sit(hook: Hook, seat: Seat) -> i32 {
+    if tag_current(seat.session, seat.slot) == 0 { 0 } else { not_tagged(hook.0 as u32) }
+}
+
+/// There is no memory for a tag: a program that may have to be in a session isn't executed.
+///
+/// VERIFIER: a function of its own, as [`refuse`].
+#[inline(never)]
+fn not_tagged(hook: u32) -> i32 {
     emit::count(event::count::FAULTS);
-    error!(ctx, "no memory for the tag: a program that must be in a session was not executed");
+    emit::count(event::count::DENIED);
+    let asked = Asked::witnessed(Op::ENROLL, Hook(hook as u8), 0, 0);
+    let decision = Decision::new(Verdict::DENY, Source::ENROLL, 0);
+    emit::judged(0, &asked, &Outcome::refused(decision, Fault::TAG));
     -EPERM
 }
 
@@ -112,8 +117,7 @@ fn sit(ctx: &impl EbpfContext, seat: Seat) -> i32 {
 #[inline(never)]
 fn refuse(bprm: *const u8, hook: u32, judgement: u64) -> i32 {
     if tag_current(SESSION, SLOT) != 0 {
-        emit::count(event::count::FAULTS);
-        return -EPERM;
+        return not_tagged(hook);
     }
     let Some(subject) = Subject::current() else { return -EPERM };
     let path = Bprm(bprm).file().path();

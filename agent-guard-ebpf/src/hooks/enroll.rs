@@ -19,14 +19,14 @@ pub fn enroll(ctx: LsmContext) -> i32 {
     if bprm.only_checks() {
         return 0;
     }
-    enroll::enroll(&ctx, bprm, Hook::BPRM_CREDS_FOR_EXEC)
+    enroll::enroll(bprm, Hook::BPRM_CREDS_FOR_EXEC)
 }
 
 // int bprm_check_security(struct linux_binprm *bprm)
 // For the interpreters that scripts name.
 #[lsm(hook = "bprm_check_security")]
 pub fn enroll_interpreter(ctx: LsmContext) -> i32 {
-    enroll::enroll(&ctx, Bprm(ctx.arg(0)), Hook::BPRM_CHECK_SECURITY)
+    enroll::enroll(Bprm(ctx.arg(0)), Hook::BPRM_CHECK_SECURITY)
 }
 
 // void cgroup_mkdir(struct cgroup *cgrp, const char *path)
