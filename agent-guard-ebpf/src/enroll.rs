@@ -18,7 +18,10 @@ use crate::{
     emit,
     enforce::{EPERM, Outcome, enforce},
     judge::{Call, Judgement, Parity},
-    kernel::{Bprm, Cgroup, GO_ON, STOP, Task, descriptors::descriptors_unjudged, key_of, probe_at, relatives::Address, repeat},
+    kernel::{
+        Bprm, Cgroup, GO_ON, STOP, Task, descriptors::descriptors_unjudged, key_of, probe_at,
+        relatives::Address, repeat,
+    },
     maps::{ENROLLED_CGROUPS, ENROLLED_USERS, GENERATION, GUARD, SEATS, SESSIONS, STANDING},
     tag::{self, Subject, tag_current},
     walk::object,

@@ -10,6 +10,7 @@ use std::{
     },
     path::{Path, PathBuf},
     sync::Mutex,
+    time::SystemTime,
 };
 
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -28,6 +29,9 @@ const MAX_MARKS: usize = 50_000;
 /// Directories below one, at most.
 const MAX_DEPTH: usize = 64;
 
+/// What a name leads to: path, device, inode number, and when it was made, because numbers are used again.
+type Led = (PathBuf, u64, u64, Option<SystemTime>);
+
 /// What is asked about, and watched.
 #[derive(Debug)]
 pub(crate) struct Asking {
@@ -35,8 +39,8 @@ pub(crate) struct Asking {
     pub(crate) fanotify: Fanotify,
     watch: OwnedFd,
     patterns: Vec<Vec<Part>>,
-    /// Where names without stars led when they were looked up last: path, device, inode number.
-    led: Mutex<BTreeSet<(PathBuf, u64, u64)>>,
+    /// Where names without stars led when they were looked up last.
+    led: Mutex<BTreeSet<Led>>,
 }
 
 impl Asking {
@@ -83,7 +87,8 @@ impl Asking {
         }
         let led = marking.led;
         let mut before = super::lock(&self.led);
-        let changed = *before != led;
+        // What isn't there any more keeps its rules, wherever it was moved.
+        let changed = !led.is_subset(&before);
         *before = led;
         Ok(changed)
     }
@@ -108,7 +113,7 @@ impl Asking {
 struct Marking<'a> {
     asking: &'a Asking,
     left: usize,
-    led: BTreeSet<(PathBuf, u64, u64)>,
+    led: BTreeSet<Led>,
 }
 
 impl Marking<'_> {
@@ -143,7 +148,7 @@ impl Marking<'_> {
         };
         if literal && let Ok(real) = fs::canonicalize(path) {
             self.asking.watch(real.parent().unwrap_or(&real));
-            self.led.insert((real, metadata.dev(), metadata.ino()));
+            self.led.insert((real, metadata.dev(), metadata.ino(), metadata.created().ok()));
         }
         if metadata.is_dir() { self.directory(path, 0) } else { self.put(path, false) }
     }

@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd as _, AsRawFd as _},
         unix::fs::MetadataExt as _,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -63,7 +63,7 @@ pub(super) fn mistakes(policy: &Policy) -> Vec<Diagnostic> {
 fn names(form: &Form, file: &Path) -> bool {
     let Form::Below(_, parts) = form else { return false };
     let matches = |parts: &[Part]| {
-        let names: Vec<_> = file.components().skip(1).map(|part| part.as_os_str()).collect();
+        let names: Vec<_> = file.components().skip(1).map(Component::as_os_str).collect();
         parts.len() <= names.len()
             && parts.iter().zip(names).all(|(part, name)| match part {
                 Part::Any => true,
@@ -81,7 +81,7 @@ fn names(form: &Form, file: &Path) -> bool {
 /// Why a program isn't executed.
 struct Refused {
     why: ApiError,
-    rule: Option<RuleInfo>,
+    rule: Option<Box<RuleInfo>>,
 }
 
 impl Guard {
@@ -97,7 +97,7 @@ impl Guard {
                 Ok(true) => return true,
                 Ok(false) => {}
                 Err(Refused { why, rule }) => {
-                    self.say_not_executed(question, pid, &path, rule.as_ref(), &why);
+                    self.say_not_executed(question, pid, &path, rule.as_deref(), &why);
                     return false;
                 }
             }
@@ -117,7 +117,7 @@ impl Guard {
         }
         let mut state = lock(&self.state);
         let Some(rule) = self.rule_about(&state, path).map_err(plain)? else { return Ok(true) };
-        let refused = |why| Refused { why, rule: Some(rule.clone()) };
+        let refused = |why| Refused { why, rule: Some(Box::new(rule.clone())) };
         let (generation, mut session) =
             self.describe_program(&state, question, pid, path, &rule).map_err(refused)?;
         self.bind(&mut state, &mut session).map_err(refused)?;

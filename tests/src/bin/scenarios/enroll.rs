@@ -14,9 +14,7 @@ use crate::Scenario;
 use crate::fixture::guard::{CHANGES, PROGRAM, cli, json, line_of, points_at, policy, rule};
 use crate::fixture::process::run;
 use crate::fixture::world::{PROD, WORK, directory, exists, mode, remove};
-use crate::fixture::{
-    Finished, Guard, Running, SOON, World, attack, contains, list, same, stays, text, until,
-};
+use crate::fixture::{Finished, Guard, SOON, World, attack, contains, list, same, stays, text, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct(
@@ -336,10 +334,13 @@ fn user() -> Result<()> {
     guard.events.wait(mark, "the denial", |event| event.judged("deny") && event.field("session") == id)?;
     // A file is open that nobody has judged.
     let mark = guard.events.mark()?;
-    let log = fs::File::create("/srv/work/log")?;
-    let mut command = as_user(USER, &[OTHER, "unlink", &victim]);
-    let refused = Running::start(command.current_dir(WORK).stderr(log))?.wait(SOON)?;
-    ensure!(!refused.status.success(), "{}", refused.summary());
+    let with_file = |uid: u32| {
+        world.file(&victim)?;
+        let user = format!("setpriv --reuid {uid} --regid {uid} --clear-groups -- {OTHER} unlink {victim}");
+        got(Command::new("/bin/sh").args(["-c", &format!("exec 7>>/srv/work/log; exec {user}")]))
+    };
+    same("a stranger with a file", with_file(STRANGER)?, says("ok"))?;
+    same("the user with a file", with_file(USER)?, Got::NotExecuted)?;
     let told = guard.events.wait(mark, "it is told", |event| event.judged("deny") && event.about(OTHER))?;
     contains("why", &told.field("fault"), "descriptor")?;
     // The daemon's end changes nothing.
@@ -414,7 +415,7 @@ fn unit() -> Result<()> {
     ] {
         same(&group.0, group.tries(&world)?, says(must))?;
     }
-    let names: Vec<_> = sessions()?.iter().map(|one| text_of(one)).collect();
+    let names: Vec<_> = sessions()?.iter().map(text_of).collect();
     same("sessions", names.len(), 2)?;
     ensure!(names.contains(&"unit runner@*.service".to_owned()), "{names:?}");
     guard.kill()?;

@@ -179,7 +179,6 @@ fn check() -> Result<()> {
 
 /// What the policy language has and this version doesn't enforce, with the name that the message must have.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("[[enroll]]\nexe = [\"/usr/bin/x\"]\nprofile = \"agent\"\n", "enroll"),
     ("[profile.agent]\nttl = \"8h\"\n", "ttl"),
     ("[[profile.agent.limit]]\nop = \"delete\"\nmax = 200\nper = \"60s\"\nverdict = \"hold\"\n", "limit"),
     ("[profile.agent.approval]\nquorum = 2\n", "approval"),
