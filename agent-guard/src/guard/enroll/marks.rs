@@ -9,7 +9,7 @@ use std::{
         unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     time::SystemTime,
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct Asking {
     patterns: Vec<Vec<Part>>,
     /// Where names without stars led when they were looked up last.
     led: Mutex<BTreeSet<Led>>,
+    /// Held while names are looked up again, until the policy knows.
+    settling: Mutex<()>,
 }
 
 impl Asking {
@@ -54,9 +56,20 @@ impl Asking {
             Form::Below(_, parts) => Some(parts.clone()),
             _ => None,
         });
-        let asking = Self { fanotify, watch, patterns: patterns.collect(), led: Mutex::new(BTreeSet::new()) };
+        let asking = Self {
+            fanotify,
+            watch,
+            patterns: patterns.collect(),
+            led: Mutex::new(BTreeSet::new()),
+            settling: Mutex::new(()),
+        };
         asking.mark()?;
         Ok(asking)
+    }
+
+    /// Waits until what has been found to have changed is part of the policy.
+    pub(super) fn settle(&self) -> MutexGuard<'_, ()> {
+        super::lock(&self.settling)
     }
 
     /// Readable when something has changed.

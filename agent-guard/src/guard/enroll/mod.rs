@@ -46,7 +46,7 @@ const TURN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 #[derive(Default)]
 pub(crate) struct Enrolled {
     /// Sessions by number that nobody is in yet, and for whom they are.
-    seats: HashMap<u64, Reserved>,
+    seats: HashMap<u64, Reservation>,
     /// Standing sessions by what they are known by: numbers in the kernel's table.
     standing: BTreeMap<String, u32>,
     /// What isn't as the policy wants it.
@@ -56,7 +56,7 @@ pub(crate) struct Enrolled {
 }
 
 /// A session that a process is about to take.
-struct Reserved {
+struct Reservation {
     process: Relative,
     since: Instant,
 }
@@ -222,7 +222,7 @@ impl Guard {
     }
 
     fn answer_one(&self, asking: &Asking, question: &sys::fanotify::Question) {
-        let allow = self.enroll_program(question);
+        let allow = self.enroll_program(asking, question);
         if let Err(error) = asking.fanotify.answer(question, allow) {
             tracing::error!(%error, "a program that is to be enrolled waits for an answer");
         }
@@ -230,6 +230,7 @@ impl Guard {
 
     /// The names that the policy says may lead somewhere else now: then it is looked up anew.
     fn resolve_again(&self, asking: &Asking) {
+        let _settling = asking.settle();
         match asking.mark() {
             Ok(false) => {}
             Ok(true) => {

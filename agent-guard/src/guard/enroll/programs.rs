@@ -21,7 +21,7 @@ use super::{
         lock,
         sessions::{internal, who},
     },
-    Reserved, relative,
+    Asking, Reservation, relative,
 };
 use crate::{
     api::{
@@ -78,6 +78,16 @@ fn names(form: &Form, file: &Path) -> bool {
     matches(parts) || real.is_some_and(|real| file.starts_with(real))
 }
 
+/// What becomes of somebody who is about to execute a program.
+enum Reserved {
+    /// There is a seat, or none is needed.
+    Yes,
+    /// No rule names the program.
+    Unnamed,
+    /// The policy was loaded anew meanwhile.
+    Again,
+}
+
 /// Why a program isn't executed.
 struct Refused {
     why: ApiError,
@@ -86,16 +96,23 @@ struct Refused {
 
 impl Guard {
     /// Makes a session for a process that is about to execute a program, if the policy says so; whether it may go on.
-    pub(super) fn enroll_program(&self, question: &Question) -> bool {
+    pub(super) fn enroll_program(&self, asking: &Asking, question: &Question) -> bool {
         let Some(process) = &question.process else { return false };
         let Some(pid) = sys::pid_of(process.as_fd()).ok().flatten() else { return false };
         let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", question.file.as_raw_fd())) else {
             return false;
         };
+        let mut settled = false;
         for _ in 0..ATTEMPTS {
             match self.reserve(question, pid, &path) {
-                Ok(true) => return true,
-                Ok(false) => {}
+                Ok(Reserved::Yes) => return true,
+                Ok(Reserved::Unnamed) if settled => return true,
+                // It is asked about because a name leads there, perhaps only now: then the policy is about to know.
+                Ok(Reserved::Unnamed) => {
+                    drop(asking.settle());
+                    settled = true;
+                }
+                Ok(Reserved::Again) => {}
                 Err(Refused { why, rule }) => {
                     self.say_not_executed(question, pid, &path, rule.as_deref(), &why);
                     return false;
@@ -105,18 +122,17 @@ impl Guard {
         false
     }
 
-    /// False if the policy was loaded anew meanwhile.
-    fn reserve(&self, question: &Question, pid: u32, path: &Path) -> Result<bool, Refused> {
+    fn reserve(&self, question: &Question, pid: u32, path: &Path) -> Result<Reserved, Refused> {
         let plain = |why: ApiError| Refused { why, rule: None };
-        let Some(process) = &question.process else { return Ok(true) };
+        let Some(process) = &question.process else { return Ok(Reserved::Yes) };
         // A session's own programs are judged; one that has a seat was asked about before.
         let tagged = lock(&self.maps).tag_of(process.as_fd()).map_err(internal).map_err(plain)?;
         let name = relative(pid).map_err(internal).map_err(plain)?;
         if tagged.is_some() || lock(&self.maps).has_seat(&name).map_err(internal).map_err(plain)? {
-            return Ok(true);
+            return Ok(Reserved::Yes);
         }
         let mut state = lock(&self.state);
-        let Some(rule) = self.rule_about(&state, path).map_err(plain)? else { return Ok(true) };
+        let Some(rule) = self.rule_about(&state, path).map_err(plain)? else { return Ok(Reserved::Unnamed) };
         let refused = |why| Refused { why, rule: Some(Box::new(rule.clone())) };
         let (generation, mut session) =
             self.describe_program(&state, question, pid, path, &rule).map_err(refused)?;
@@ -136,10 +152,10 @@ impl Guard {
         if reserved.is_err() || !current {
             self.abandon(&mut state, &session);
         } else {
-            state.enrolled.seats.insert(session.number, Reserved { process: name, since: Instant::now() });
+            state.enrolled.seats.insert(session.number, Reservation { process: name, since: Instant::now() });
             state.sessions.insert(session.number, session);
         }
-        reserved.map(|()| current).map_err(refused)
+        reserved.map(|()| if current { Reserved::Yes } else { Reserved::Again }).map_err(refused)
     }
 
     /// The rule that enrolls a file, as the kernel side would find it.

@@ -26,8 +26,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "enroll_update",
         "a program that takes another's place is never executed unguarded",
         update,
-    ),
-    Scenario::direct("enroll_inherited", "what an enrolled program inherits is judged", inherited),
+    )
+    .on("6.18"),
+    Scenario::direct("enroll_inherited", "what an enrolled program inherits is judged", inherited).on("6.1"),
     Scenario::direct("enroll_daemon", "an enrolled program isn't executed without a daemon", without_daemon),
     Scenario::direct("enroll_user", "a user's programs are in one session", user),
     Scenario::direct(

@@ -18,9 +18,9 @@ use crate::fixture::{Guard, Hold, PROFILE, SOON, Server, World, same, stays, tex
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("helpers_unix", "sockets of helpers by every way, streams, packets and datagrams", unix),
-    Scenario::direct("helpers_abstract", "abstract names, whole ones and beginnings", abstracts),
+    Scenario::direct("helpers_abstract", "abstract names, whole ones and beginnings", abstracts).on("6.18"),
     Scenario::direct("helpers_own", "a server that the session has started is its own, others aren't", own),
-    Scenario::direct("helpers_hold", "a connection to a helper waits for people", hold),
+    Scenario::direct("helpers_hold", "a connection to a helper waits for people", hold).on("7.2"),
 ];
 
 /// Somebody who listens outside of sessions.

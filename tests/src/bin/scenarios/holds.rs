@@ -20,7 +20,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("hold_stray_signals", "SIGCONT by others doesn't let a held call go on", stray_signals),
     Scenario::direct("hold_answers", "who may answer, and that nobody else can", answers).on("6.1"),
     Scenario::direct("hold_several", "two at once, answered in the other order", several).on("6.1"),
-    Scenario::direct("hold_threads", "a process with several threads stands still as a whole", threads),
+    Scenario::direct("hold_threads", "a process with several threads stands still as a whole", threads)
+        .on("7.2"),
     Scenario::direct("hold_unholdable", "what can't be held is denied, and says so", unholdable),
     Scenario::direct("hold_withdrawn", "a held process that is killed takes its hold along", withdrawn)
         .on("6.1"),

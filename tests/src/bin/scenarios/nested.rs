@@ -22,17 +22,20 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "nested_refused",
         "a session can't have more in one of its own, nor learn or change anything else",
         refused,
-    ),
+    )
+    .on("6.1"),
     Scenario::direct(
         "nested_reload",
         "a policy that would give the inner session more gives it the outer one's rules",
         reload,
-    ),
+    )
+    .on("7.2"),
     Scenario::direct(
         "nested_reload_busy",
         "no instant in which it has more, while that policy comes and goes",
         busy,
-    ),
+    )
+    .on("6.12"),
 ];
 
 /// A second profile, with this scope.

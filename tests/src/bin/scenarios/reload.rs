@@ -11,7 +11,7 @@ use crate::fixture::world::{PROD, exists};
 use crate::fixture::{Guard, PROFILE, SOON, Server, World, contains, list, number, same, text, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("policy_reload", "a new rule judges sessions that run already", good),
+    Scenario::direct("policy_reload", "a new rule judges sessions that run already", good).on("6.1"),
     Scenario::direct("policy_reload_bad", "a bad policy changes nothing and says where it is wrong", bad)
         .on("6.18"),
     Scenario::direct("policy_reload_signal", "SIGHUP does the same", signal).on("6.1"),

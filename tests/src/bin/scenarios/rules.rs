@@ -23,7 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         report_mode,
     )
     .on("6.18"),
-    Scenario::direct("files_rules_builtin", "/dev/null and its kin need no rule", builtin),
+    Scenario::direct("files_rules_builtin", "/dev/null and its kin need no rule", builtin).on("6.18"),
     Scenario::direct("files_devices", "no scope covers a device node", devices),
     Scenario::direct("files_outside", "what no rule and no scope names", outside).on("7.2"),
 ];
