@@ -142,6 +142,8 @@ pub struct Guard {
     pub key: [u64; 2],
     /// The control socket: tagged tasks can't connect to it.
     pub socket: crate::ObjectKey,
+    /// The socket for sessions: tagged tasks can always connect to it.
+    pub inside: crate::ObjectKey,
     /// When the daemon started, in ticks of [`Guard::TICK`] since boot: as `/proc` tells it.
     pub start: u64,
     /// The daemon's process, in the initial name space; 0 while there is none.
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(size_of::<Tag>(), 40 + 32 + 8 + 8 + 8 + 32 + 2 * 56);
         assert_eq!(size_of::<Session>(), 40);
         assert_eq!(size_of::<Answer>(), 8);
-        assert_eq!(size_of::<Guard>(), 40 + 16 + 32 + 16);
+        assert_eq!(size_of::<Guard>(), 40 + 16 + 32 + 2 * 16);
     }
 
     #[test]

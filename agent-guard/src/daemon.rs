@@ -102,9 +102,7 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let listener = listen(config, guard)?;
-    let inside = listen_at(&config.session_socket())?;
-    open_to_all(&config.session_socket())?;
+    let (listener, inside) = listen(config, guard)?;
     let records = Worker::records(guard)?;
     let questions = {
         let guard = Arc::clone(guard);
@@ -181,14 +179,15 @@ fn notify(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Opens the control socket. The kernel learns which object it is before anybody else can connect to it.
-fn listen(config: &Config, guard: &Guard) -> anyhow::Result<UnixListener> {
-    let path = &config.socket;
-    let listener = listen_at(path)?;
-    guard.set_socket(path)?;
+/// Opens the control socket and the one for sessions. The kernel learns which objects they are before anybody else can connect.
+fn listen(config: &Config, guard: &Guard) -> anyhow::Result<(UnixListener, UnixListener)> {
+    let (path, inside) = (&config.socket, &config.session_socket());
+    let listeners = (listen_at(path)?, listen_at(inside)?);
+    guard.set_sockets(path, inside)?;
     // Everybody may connect; what they may do is decided by who they are.
     open_to_all(path)?;
-    Ok(listener)
+    open_to_all(inside)?;
+    Ok(listeners)
 }
 
 /// A socket that nobody but root can connect to yet.

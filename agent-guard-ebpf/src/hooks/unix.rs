@@ -1,6 +1,6 @@
 //! Unix sockets. What is judged is the socket that the kernel has found, by what it is bound to.
 
-use agent_guard_common::{Fault, Op, event::Hook};
+use agent_guard_common::{Fault, ObjectKey, Op, event::Hook};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
@@ -23,6 +23,14 @@ fn is_guard(dentry: Dentry) -> bool {
     inode.number() == guard.socket.ino && dentry.device() == guard.socket.dev
 }
 
+/// Whether a file is the socket that the guard has for sessions, which needs no rule.
+#[inline(always)]
+fn is_for_sessions(dentry: Dentry) -> bool {
+    let (Some(guard), Some(inode)) = (GUARD.get(0), dentry.inode()) else { return false };
+    let ObjectKey { dev, ino, igen, .. } = guard.inside;
+    ino != 0 && inode.number() == ino && inode.generation() == igen && dentry.device() == dev
+}
+
 /// Going to somebody's socket, which is locked meanwhile: what it is bound to stays.
 #[inline(always)]
 fn reach<const HOOK: u8>(subject: Subject, other: Option<Sock>) -> i32 {
@@ -39,7 +47,7 @@ fn reach<const HOOK: u8>(subject: Subject, other: Option<Sock>) -> i32 {
     let mut call = call.on(path, dentry);
     let judgement = if is_guard(dentry) {
         Judgement::guarded()
-    } else if sockets::is_own(sk, &call.subject) {
+    } else if is_for_sessions(dentry) || sockets::is_own(sk, &call.subject) {
         return 0;
     } else {
         // Who listens may have come to the file by a mount that the task doesn't have.

@@ -21,6 +21,7 @@ mod sweep;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -175,19 +176,21 @@ impl Guard {
         Arc::new(inside::Inside(Arc::clone(self)))
     }
 
-    /// Tells the kernel which object the control socket is.
+    /// Tells the kernel which objects the control socket and the one for sessions are.
     ///
     /// # Errors
     ///
     /// If the socket can't be looked at, or the map can't be written.
-    pub fn set_socket(&self, path: &std::path::Path) -> Result<(), kernel::Error> {
-        let found = self.fs.lookup(path, false);
-        let socket = found.map_err(kernel::Error::looking_at(path))?.key;
+    pub fn set_sockets(&self, control: &Path, sessions: &Path) -> Result<(), kernel::Error> {
+        let look = |path: &Path| {
+            self.fs.lookup(path, false).map(|found| found.key).map_err(kernel::Error::looking_at(path))
+        };
+        let (socket, inside) = (look(control)?, look(sessions)?);
         let mut maps = lock(&self.maps);
         let told = maps.guard()?;
         let (tgid, start) =
-            own::process().map_err(kernel::Error::looking_at(std::path::Path::new("/proc/self/stat")))?;
-        maps.set_guard(&Told { socket, tgid, start, disks: own::disks(), ..told })
+            own::process().map_err(kernel::Error::looking_at(Path::new("/proc/self/stat")))?;
+        maps.set_guard(&Told { socket, inside, tgid, start, disks: own::disks(), ..told })
     }
 
     /// The event log.
@@ -209,7 +212,7 @@ impl Guard {
 
     /// Where the kernel side's maps are pinned.
     #[must_use]
-    pub fn map_pins(&self) -> &std::path::Path {
+    pub fn map_pins(&self) -> &Path {
         &self.attached.maps
     }
 

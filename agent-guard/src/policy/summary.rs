@@ -83,7 +83,7 @@ pub const BUILTIN: [&str; 8] = [
     "reading and writing the process's own /proc/self files",
     "pipes",
     "sockets as open files",
-    "going to a Unix socket that the session has made itself",
+    "going to a Unix socket that the session has made itself, or to the one that the guard has for sessions",
     "anonymous memory",
     "other objects of file systems internal to the kernel",
 ];
