@@ -86,24 +86,21 @@ impl Guard {
         lock(&self.maps).clear_seats()
     }
 
-    /// To be called before a policy is published: from then on nothing that it doesn't enroll by what it is may be asked
-    /// about. What it does enroll can be asked about.
-    pub(super) fn before_enrolling(&self, policy: &Policy) -> Result<Option<Arc<Asking>>, kernel::Error> {
-        if policy.enrolls_programs() {
-            return Asking::new(policy).map(Arc::new).map(Some);
-        }
-        lock(&self.maps).set_session(SLOT, &Slot::default())?;
-        Ok(None)
+    /// To be called before a policy is published: what it enrolls by what it is can be asked about. Nothing changes for the
+    /// policy in force, which stays if the next one can't be published.
+    pub(super) fn before_enrolling(policy: &Policy) -> Result<Option<Arc<Asking>>, kernel::Error> {
+        if policy.enrolls_programs() { Asking::new(policy).map(Arc::new).map(Some) } else { Ok(None) }
     }
 
     /// To be called once a policy is in force: whom it enrolls is.
     pub(super) fn after_enrolling(&self, state: &mut State, asking: Option<Arc<Asking>>) {
         state.enrolled.problems.clear();
-        if asking.is_some() {
-            let slot = Slot { id: SESSION, profiles: [PROFILE; 2], state: Slot::LIVE, ..Slot::default() };
-            if let Err(error) = lock(&self.maps).set_session(SLOT, &slot) {
-                state.enrolled.problem(format!("programs aren't enrolled: {error}"));
-            }
+        let slot = match asking {
+            Some(_) => Slot { id: SESSION, profiles: [PROFILE; 2], state: Slot::LIVE, ..Slot::default() },
+            None => Slot::default(),
+        };
+        if let Err(error) = lock(&self.maps).set_session(SLOT, &slot) {
+            state.enrolled.problem(format!("which programs are enrolled can't be told: {error}"));
         }
         *lock(&self.asking) = asking;
         self.stand(state);

@@ -119,6 +119,8 @@ impl Guard {
                 }
             }
         }
+        let why = ApiError::new(Code::Unavailable, "the policy was loaded anew again and again meanwhile");
+        self.say_not_executed(question, pid, &path, None, &why);
         false
     }
 
