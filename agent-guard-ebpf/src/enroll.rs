@@ -183,6 +183,10 @@ pub fn made(cgroup: Cgroup, path: u64) {
     }
     repeat(PATH_MAX, step_path, &mut reading);
     if reading.whole == 0 {
+        // It isn't enrolled; where that is because it could not be read, somebody hears of it.
+        if reading.state != 0 {
+            emit::count(event::count::FAULTS);
+        }
         return;
     }
     let command = Command { state: reading.state };
