@@ -9,8 +9,6 @@ use clap::Args;
 use crate::project::Project;
 use crate::run::{self, note};
 
-const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
-
 /// Programs that are linked statically: the guest's first process, and the one that measures, whose start is part of
 /// what it measures.
 const STATIC: [&str; 2] = ["guest", "bench"];
@@ -18,9 +16,6 @@ const STATIC: [&str; 2] = ["guest", "bench"];
 /// How to build.
 #[derive(Args, Debug, Clone, Default)]
 pub(crate) struct BuildArgs {
-    /// Build the test programs optimised too (the product always is)
-    #[arg(long)]
-    pub(crate) release: bool,
     /// Leave out the product, for work on the machinery itself
     #[arg(long, hide = true)]
     pub(crate) no_guard: bool,
@@ -69,56 +64,52 @@ pub(crate) fn command(project: &Project, args: &BuildArgs) -> Result<()> {
     Ok(())
 }
 
-/// Builds everything that is out of date.
+/// Builds everything that is out of date. All of it optimised, as the product is: guests are slow, and what both need is
+/// compiled once.
 pub(crate) fn build(project: &Project, args: &BuildArgs) -> Result<Built> {
-    let agent_guard = if args.no_guard { None } else { Some(agent_guard(project)?) };
-    let mut wanted = vec!["--package".to_owned(), "tests".to_owned()];
+    let mut wanted = vec!["--release".to_owned(), "--package".into(), "tests".into()];
     for name in test_programs(project)? {
-        wanted.extend(["--bin".to_owned(), name]);
+        wanted.extend(["--bin".into(), name]);
     }
-    if args.release {
-        wanted.push("--release".to_owned());
+    if !args.no_guard {
+        wanted.extend(PRODUCT.map(str::to_owned));
     }
     let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
     let mut programs = Vec::new();
-    for (name, program) in cargo_build(project, &wanted, &[])? {
-        programs.push((name.clone(), stripped(project, &name, &program)?));
+    for (name, program) in cargo(project, "build", &wanted, &[])? {
+        let copy = stripped(project, &name, &program)?;
+        programs.push((name, copy));
     }
+    let product = programs.iter().position(|(name, _)| name == "agent-guard");
+    let agent_guard = product.map(|at| programs.remove(at).1);
     let linked = build_static(project)?;
     programs.extend(linked.clone());
     let guest = path_of(&linked, "guest")?.to_path_buf();
     Ok(Built { agent_guard, guest, programs })
 }
 
-/// The product alone, always optimised.
+/// What the product is to cargo.
+const PRODUCT: [&str; 4] = ["--package", "agent-guard", "--bin", "agent-guard"];
+
+/// The product alone.
 pub(crate) fn agent_guard(project: &Project) -> Result<PathBuf> {
-    let built =
-        cargo_build(project, &["--release", "--package", "agent-guard", "--bin", "agent-guard"], &[])?;
+    let built = cargo(project, "build", &[&["--release"], PRODUCT.as_slice()].concat(), &[])?;
     let (name, program) = built.into_iter().next().context("cargo built no program `agent-guard`")?;
     stripped(project, &name, &program)
 }
 
-/// The programs of [`STATIC`]: the guest's first process runs before there is a C library. In a target folder of its own,
-/// so that its flags don't throw away what the others built.
+/// The programs of [`STATIC`]: the guest's first process runs before there is a C library. Only they are compiled and linked
+/// in this way, what they use is what the others use.
 fn build_static(project: &Project) -> Result<Vec<(String, PathBuf)>> {
-    let target_dir = project.target.join("guest");
-    let dir = target_dir.to_string_lossy().into_owned();
-    let mut args = vec!["--release", "--package", "tests", "--target", GUEST_TARGET];
+    let mut all = Vec::new();
     for name in STATIC {
-        args.extend(["--bin", name]);
-    }
-    let env = [
-        ("CARGO_TARGET_DIR", dir.as_str()),
-        ("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-Ctarget-feature=+crt-static"),
-    ];
-    let built = cargo_build(project, &args, &env)?;
-    built
-        .into_iter()
-        .map(|(name, program)| {
+        let args = ["--release", "--package", "tests", "--bin", name];
+        for (name, program) in cargo(project, "rustc", &args, &["-Ctarget-feature=+crt-static"])? {
             let copy = stripped(project, &name, &program)?;
-            Ok((name, copy))
-        })
-        .collect()
+            all.push((name, copy));
+        }
+    }
+    Ok(all)
 }
 
 /// The binaries of package `tests` but for those of [`STATIC`], which are built in their own way.
@@ -148,14 +139,17 @@ fn test_programs(project: &Project) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Runs `cargo build` and returns the executables it made, by name.
-fn cargo_build(project: &Project, args: &[&str], env: &[(&str, &str)]) -> Result<Vec<(String, PathBuf)>> {
+/// Runs `cargo build` or `cargo rustc`, the latter with flags for the compiler, and returns the executables it made, by name.
+fn cargo(project: &Project, build: &str, args: &[&str], flags: &[&str]) -> Result<Vec<(String, PathBuf)>> {
     let mut command = project.cargo();
-    command.args(["build", "--message-format=json-render-diagnostics"]);
+    command.args([build, "--message-format=json-render-diagnostics"]);
     if !run::talkative() {
         command.arg("--quiet");
     }
-    command.args(args).envs(env.iter().copied()).stdin(Stdio::null()).stderr(Stdio::inherit());
+    command.args(args).stdin(Stdio::null()).stderr(Stdio::inherit());
+    if !flags.is_empty() {
+        command.arg("--").args(flags);
+    }
     let line = run::shown(&command);
     let output = command.output().with_context(|| format!("can't start `{line}`"))?;
     if !output.status.success() {

@@ -15,7 +15,8 @@ pub(crate) fn run(project: &Project, report: &Report) {
     let mut fmt = project.cargo();
     report.check("fmt", run::run(fmt.args(["fmt", "--all", "--check"])));
     let mut clippy = project.cargo();
-    clippy.args(["clippy", "--quiet", "--all-targets", "--", "-D", "warnings"]);
+    // By the product's profile: the kernel side, which the daemon has in it, is built once then.
+    clippy.args(["clippy", "--quiet", "--release", "--all-targets", "--", "-D", "warnings"]);
     report.check("clippy", run::run(&mut clippy));
     report.check("clippy of the kernel side", run::quiet(&mut clippy_ebpf(project)));
     deny(project, report);
@@ -99,7 +100,8 @@ struct Counts {
 
 fn count_unit(project: &Project) -> Result<Counts> {
     let mut command = project.cargo();
-    command.args(["test", "--no-fail-fast"]).stdin(Stdio::null()).stdout(Stdio::piped());
+    // Optimised, though not without checks (see the profile): random tests try thousands of policies.
+    command.args(["test", "--release", "--no-fail-fast"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().context("can't start `cargo test`")?;
     let stdout = child.stdout.take().context("`cargo test` has no stdout")?;
     let (mut passed, mut failed) = (0, 0);
