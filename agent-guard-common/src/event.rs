@@ -187,6 +187,11 @@ macro_rules! hooks {
     };
 }
 
+impl Hook {
+    /// No hook: the daemon has seen it.
+    pub const NONE: Self = Self(0);
+}
+
 hooks! {
     1 PATH_UNLINK "path_unlink",
     2 PATH_RMDIR "path_rmdir",

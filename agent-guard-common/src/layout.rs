@@ -121,6 +121,8 @@ layout! {
     file_f_mode,
     /// `file.f_flags`, unsigned int.
     file_f_flags,
+    /// `file.private_data`, pointer: for a descriptor of a map `struct bpf_map`.
+    file_private_data,
     /// `vm_area_struct.vm_file`, pointer to file.
     vma_vm_file,
     /// `path.mnt`, pointer to `vfsmount`.

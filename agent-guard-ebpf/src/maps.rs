@@ -334,3 +334,27 @@ pub static REPORTS: RingBuf<event::Judged, { 2 << 20 }> = RingBuf::new();
 /// Counts and losses, see [`event::count`]. Written here, read by the daemon.
 #[btf_map]
 pub static COUNTS: PerCpuArray<u64, { event::count::SLOTS as usize }> = PerCpuArray::new();
+
+/// Whether a `struct bpf_map *` is one of the guard's maps, or of the inner ones in force or idle.
+///
+/// VERIFIER: addresses of maps can be compared with numbers, and with nothing else.
+#[inline(always)]
+pub fn is_own(map: u64) -> bool {
+    macro_rules! own {
+        (plain: $($plain:ident)+; outer: $($outer:ident)+) => {
+            $(map == (&raw const $plain).expose_provenance() as u64)||+
+                || $(map == (&raw const $outer).expose_provenance() as u64)||+
+                $(|| inner(map, $outer.get(0)) || inner(map, $outer.get(1)))+
+        };
+    }
+    own! {
+        plain: TAGS SCRATCH SOCKETS KNOWN RENAMED SESSIONS GENERATION ATTACHING PROGRESS RELATIVES SEATS STANDING
+            ENROLLED_USERS ENROLLED_CGROUPS GUARD HOLDS ANSWERS BLANK DECISIONS REPORTS COUNTS;
+        outer: FILTERS OBJECTS NAMES SHAPES PLACES SIDES PROFILES NETWORKS ABSTRACTS COMMANDS PROGRAMS
+    }
+}
+
+#[inline(always)]
+fn inner<T>(map: u64, inner: Option<&T>) -> bool {
+    inner.is_some_and(|inner| ptr::from_ref(inner).expose_provenance() as u64 == map)
+}

@@ -103,11 +103,7 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let (listener, inside) = listen(config, guard)?;
-    let records = Worker::records(guard)?;
-    let questions = {
-        let guard = Arc::clone(guard);
-        Worker::start("enroll", move |stop| guard.answer_questions(stop))?
-    };
+    let workers = Worker::all(guard)?;
     let (stop, stopped) = watch::channel(false);
     let sessions = server::serve(inside, guard.inside(), server::MOST_OF_SESSIONS, told(stopped.clone()));
     let control = server::serve(listener, Arc::clone(guard) as Arc<_>, server::MOST, told(stopped));
@@ -118,8 +114,8 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let mut look = tokio::time::interval(Duration::from_secs(1));
     let reason = loop {
         tokio::select! {
-            _ = look.tick() => if records.thread.is_finished() || questions.thread.is_finished() {
-                break Err(anyhow!("the thread that reads records, or the one that enrolls, has ended"));
+            _ = look.tick() => if let Some(worker) = workers.iter().find(|worker| worker.thread.is_finished()) {
+                break Err(anyhow!("the thread `{}` has ended", worker.thread.thread().name().unwrap_or_default()));
             },
             _ = hangup.recv() => reload(guard).await,
             _ = terminate.recv() => break Ok("SIGTERM"),
@@ -135,8 +131,7 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
         // Streams may be open; who reads them has had their time then.
         let _in_time = tokio::time::timeout(Duration::from_secs(3), server).await;
     }
-    questions.stop();
-    records.stop();
+    workers.into_iter().for_each(Worker::stop);
     guard.say_stopped(
         reason.as_ref().map_or_else(ToString::to_string, |reason| (*reason).to_owned()).as_str(),
     );
@@ -224,6 +219,17 @@ impl Worker {
         let flag = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(&flag))?;
         Ok(Self { stop, thread })
+    }
+
+    /// All of them, in the order in which they are stopped: records are read to the end.
+    fn all(guard: &Arc<Guard>) -> anyhow::Result<[Self; 3]> {
+        let records = Self::records(guard)?;
+        let (witness, enroll) = (Arc::clone(guard), Arc::clone(guard));
+        Ok([
+            Self::start("witness", move |stop| witness.watch_own(stop))?,
+            Self::start("enroll", move |stop| enroll.answer_questions(stop))?,
+            records,
+        ])
     }
 
     /// Reads the rings.

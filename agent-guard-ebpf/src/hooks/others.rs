@@ -18,9 +18,17 @@ const PTRACE_MODE_ATTACH: u32 = 2;
 
 /// Whether a task is one of the daemon's.
 #[inline(always)]
-fn is_guard(task: Task) -> bool {
+pub(super) fn is_guard(task: Task) -> bool {
     let Some(guard) = GUARD.get(0) else { return true };
     guard.tgid != 0 && task.tgid() == guard.tgid && task.start() / Guard::TICK == guard.start
+}
+
+/// Tells what somebody outside of sessions does to the guard.
+#[inline(always)]
+pub(super) fn told<const HOOK: u8>(op: Op, target: u32, detail: u32) {
+    let asked = Asked::witnessed(op, Hook(HOOK), target, detail);
+    let decision = Decision::new(Verdict::REPORT, Source::GUARD, 0);
+    emit::judged(0, &asked, &Outcome::fresh(decision, 0));
 }
 
 /// What somebody outside of sessions does to a task. It is nobody's business, unless that is the guard's: then people hear of
@@ -29,9 +37,7 @@ fn is_guard(task: Task) -> bool {
 fn witness<const HOOK: u8>(op: Op, target: Task, detail: u32) -> i32 {
     // Its own threads and what it starts belong to it.
     if is_guard(target) && Task::current().tgid() != target.tgid() {
-        let asked = Asked::witnessed(op, Hook(HOOK), target.tgid(), detail);
-        let decision = Decision::new(Verdict::REPORT, Source::GUARD, 0);
-        emit::judged(0, &asked, &Outcome::fresh(decision, 0));
+        told::<HOOK>(op, target.tgid(), detail);
     }
     0
 }

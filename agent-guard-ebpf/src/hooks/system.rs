@@ -6,8 +6,10 @@ use aya_ebpf::{EbpfContext as _, macros::lsm, programs::LsmContext};
 use crate::{
     asked::More,
     enforce::{enforce, enforce_more},
+    hooks::others::{is_guard, told},
     judge::{Call, Judgement},
-    kernel::{Bprm, File, perf_has_attributes},
+    kernel::{Bprm, File, Task, descriptors, perf_has_attributes, probe_at},
+    maps,
     tag::Subject,
 };
 
@@ -45,11 +47,38 @@ const fn reaches_others(command: u32) -> bool {
     matches!(command, 7 | 9 | 13 | 14 | 30)
 }
 
+/// Where `union bpf_attr` has the descriptor of the map that a command of `bpf(2)` changes; none for those that change none
+/// (`include/uapi/linux/bpf.h`: `MAP_UPDATE_ELEM`, `MAP_DELETE_ELEM`, `MAP_LOOKUP_AND_DELETE_ELEM`, `MAP_FREEZE`, and those of
+/// many elements: `MAP_LOOKUP_AND_DELETE_BATCH`, `MAP_UPDATE_BATCH`, `MAP_DELETE_BATCH`).
+const fn changed_map(command: u32) -> Option<u64> {
+    match command {
+        2 | 3 | 21 | 22 => Some(0),
+        25..=27 => Some(36),
+        _ => None,
+    }
+}
+
+/// Whoever isn't in a session changes a map. It is nobody's business, unless that is the guard's. The daemon does so all the
+/// time; it knows what it does, and that it isn't told.
+///
+/// The attributes are the kernel's copy, `union bpf_attr *`.
+#[inline(always)]
+fn witness_change(command: u32, attributes: u64) -> i32 {
+    let Some(at) = changed_map(command) else { return 0 };
+    let Some(map) = probe_at::<u32>(attributes.wrapping_add(at)).and_then(descriptors::behind) else {
+        return 0;
+    };
+    if maps::is_own(map) && !is_guard(Task::current()) {
+        told::<{ Hook::BPF.0 }>(Op::BPF, 0, command);
+    }
+    0
+}
+
 // int bpf(int cmd, union bpf_attr *attr, unsigned int size), with a fourth argument from 6.16 on
 #[lsm(hook = "bpf")]
 pub fn bpf(ctx: LsmContext) -> i32 {
-    let Some(subject) = Subject::current() else { return 0 };
     let command: u32 = ctx.arg(0);
+    let Some(subject) = Subject::current() else { return witness_change(command, ctx.arg(1)) };
     let mut call = Call::new(subject, Hook::BPF, Op::BPF);
     call.asked.detail = command;
     let judgement = if reaches_others(command) { Judgement::guarded() } else { call.system(Op::BPF) };

@@ -1,4 +1,4 @@
-//! What a program inherits. By probe reads: a table of pointers has no types.
+//! The current task's descriptors. By probe reads: a table of pointers has no types.
 
 use super::{GO_ON, STOP, file, mode_of, offset, probe, probe_at, relatives::Address, repeat};
 
@@ -36,6 +36,18 @@ pub extern "C" fn descriptors_unjudged() -> u32 {
     }
     repeat(count, step_descriptor, &mut table);
     table.found
+}
+
+/// What a descriptor leads to, as the kind of its file keeps it (`private_data`): for one of a map `struct bpf_map *`. Other
+/// threads may put another file there the next moment.
+#[inline(always)]
+pub fn behind(number: u32) -> Option<u64> {
+    let table = table()?;
+    if number >= table.count {
+        return None;
+    }
+    let file = probe_at::<u64>(table.files.wrapping_add(u64::from(number) * 8))?;
+    probe!(file, file_private_data, u64)
 }
 
 #[inline(always)]

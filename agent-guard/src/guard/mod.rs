@@ -18,6 +18,7 @@ mod records;
 mod sessions;
 mod status;
 mod sweep;
+mod witness;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -62,6 +62,7 @@ impl Guard {
                 self.seated(&mut state, exec.header.session);
             }
             Record::Exit(exit) => state.processes.exited(&exit.header),
+            Record::Judged(judged) if is_own_work(&judged) => {}
             Record::Judged(judged) => self.judged(&mut state, &judged),
         }
     }
@@ -201,6 +202,11 @@ impl Guard {
             waited_ms: 0,
         }
     }
+}
+
+/// Whether the daemon itself has done it, before it had told the kernel side which process it is.
+fn is_own_work(judged: &Judged) -> bool {
+    judged.header.session == 0 && judged.header.tgid == std::process::id() && judged.hook == Hook::BPF.0
 }
 
 /// Drops the oldest answered holds.

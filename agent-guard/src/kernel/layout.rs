@@ -101,6 +101,7 @@ fields! {
     file_f_path: "file" "f_path" | "__f_path" => Struct("path");
     file_f_mode: "file" "f_mode" => Int(&[4]);
     file_f_flags: "file" "f_flags" => Int(&[4]);
+    file_private_data: "file" "private_data" => Pointer("");
     vma_vm_file: "vm_area_struct" "vm_file" => Pointer("file");
     path_mnt: "path" "mnt" => Pointer("vfsmount");
     path_dentry: "path" "dentry" => Pointer("dentry");

@@ -12,13 +12,13 @@ use std::{
 };
 
 /// `include/uapi/linux/fanotify.h`.
-const FAN_CLOEXEC: libc::c_uint = 0x1;
-const FAN_NONBLOCK: libc::c_uint = 0x2;
+pub(super) const FAN_CLOEXEC: libc::c_uint = 0x1;
+pub(super) const FAN_NONBLOCK: libc::c_uint = 0x2;
 const FAN_CLASS_CONTENT: libc::c_uint = 0x4;
-const FAN_UNLIMITED_QUEUE: libc::c_uint = 0x10;
+pub(super) const FAN_UNLIMITED_QUEUE: libc::c_uint = 0x10;
 const FAN_UNLIMITED_MARKS: libc::c_uint = 0x20;
 const FAN_REPORT_PIDFD: libc::c_uint = 0x80;
-const FAN_MARK_ADD: libc::c_uint = 0x1;
+pub(super) const FAN_MARK_ADD: libc::c_uint = 0x1;
 const FAN_MARK_ONLYDIR: libc::c_uint = 0x8;
 const FAN_OPEN_EXEC_PERM: u64 = 0x4_0000;
 const FAN_EVENT_ON_CHILD: u64 = 0x0800_0000;
@@ -27,7 +27,7 @@ const FAN_ALLOW: u32 = 1;
 const FAN_DENY: u32 = 2;
 
 /// Bytes of `struct fanotify_event_metadata`, of the head of an information record, and of the record of a process.
-const METADATA: usize = 24;
+pub(super) const METADATA: usize = 24;
 const HEAD: usize = 4;
 const PIDFD: usize = 8;
 
@@ -158,7 +158,7 @@ fn owned(word: u32) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk::<4>()?))
 }
 

@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod descriptors;
 pub mod fanotify;
 pub mod judge;
+pub mod notices;
 mod pidfd;
 mod users;
 

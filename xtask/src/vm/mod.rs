@@ -95,7 +95,7 @@ pub(crate) struct VmArgs {
 /// The command; its exit code is the guest command's.
 pub(crate) fn command(project: &Project, args: &VmArgs) -> Result<ExitCode> {
     let (rootfs, kernel) = kernel(project, &args.kernel, args.modules.as_deref())?;
-    let built = build::build(project, &BuildArgs { no_guard: args.no_guard, ..BuildArgs::default() })?;
+    let built = build::build(project, &BuildArgs { no_guard: args.no_guard })?;
     let package = package::for_guest(project, &built)?;
     let argv = if args.shell { vec!["/bin/bash".into(), "--login".into()] } else { args.command.clone() };
     let guarded = args.boot == Mode::Systemd && package.is_some();

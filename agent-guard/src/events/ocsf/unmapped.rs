@@ -1,6 +1,6 @@
 //! What OCSF has no field for: one flat object, and a sentence for people.
 
-use agent_guard_common::{Fault, Verdict};
+use agent_guard_common::{Fault, Verdict, event::Hook};
 use serde_json::{Map, Value, json};
 
 use super::objects::name_of;
@@ -147,7 +147,9 @@ fn decided(decided: &Decided, put: &mut impl FnMut(&str, Value)) {
     put("policy_verdict", json!(decided.policy_verdict.name()));
     let kind = decided.rule.as_ref().map(|rule| rule.kind);
     put("source", json!(rules::source(decided.source, kind)));
-    put("hook", json!(decided.hook.name()));
+    if decided.hook != Hook::NONE {
+        put("hook", json!(decided.hook.name()));
+    }
     put("errno", json!(decided.errno));
     if decided.fault != Fault::NONE {
         put("fault", json!(decided.fault.text()));

@@ -4,7 +4,7 @@
 //! (`ENOENT` for what doesn't exist).
 
 use std::ffi::CString;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::mount::{
@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 
 use crate::Attack;
-use crate::sys::{args, errno, errno_of, in_fork, own};
+use crate::sys::{args, errno, errno_of, in_fork, need, own};
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("mount-tmpfs", |a| args(a).map(|[at]| mount_tmpfs(at))),
@@ -30,6 +30,8 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("init-module", |_| Ok(init_module())),
     ("bpf-map", |_| Ok(bpf_map())),
     ("bpf-get", |a| args(a).and_then(|[path]| bpf_get(path))),
+    ("bpf-delete", |a| args(a).and_then(|[path]| bpf_delete(path))),
+    ("bpf-delete-inner", |a| args(a).and_then(|[path]| bpf_delete_inner(path))),
     ("bpf-program-by-id", |a| args(a).and_then(|[id]| Ok(by_id(13, id.parse()?)))),
     ("bpf-map-by-id", |a| args(a).and_then(|[id]| Ok(by_id(14, id.parse()?)))),
     ("perf", |_| Ok(perf())),
@@ -133,15 +135,15 @@ fn init_module() -> i32 {
     errno(unsafe { libc::syscall(libc::SYS_init_module, nothing.as_ptr(), 0, nothing.as_ptr()) })
 }
 
-/// `bpf(2)` with the first bytes of its attributes.
-fn bpf(command: i64, attributes: &[u8]) -> i32 {
+/// `bpf(2)` with the first bytes of its attributes, for commands that make a descriptor.
+fn bpf_open(command: i64, attributes: &[u8]) -> Result<OwnedFd, i32> {
     // SAFETY: a buffer that lives through the call, and its size.
     let made = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), attributes.len()) };
-    match i32::try_from(made).map(own) {
-        Ok(Ok(_closed)) => 0,
-        Ok(Err(errno)) => errno,
-        Err(_) => libc::EINVAL,
-    }
+    i32::try_from(made).map_or(Err(libc::EINVAL), own)
+}
+
+fn bpf(command: i64, attributes: &[u8]) -> i32 {
+    bpf_open(command, attributes).err().unwrap_or_default()
 }
 
 fn bpf_map() -> i32 {
@@ -151,17 +153,57 @@ fn bpf_map() -> i32 {
 }
 
 fn bpf_get(path: &str) -> Result<i32> {
+    Ok(pinned(path)?.err().unwrap_or_default())
+}
+
+/// The attributes of commands that find something by its number.
+fn id_attributes(id: u32) -> Vec<u8> {
+    let mut attributes = id.to_ne_bytes().to_vec();
+    attributes.extend([0; 8]);
+    attributes
+}
+
+fn by_id(command: i64, id: u32) -> i32 {
+    bpf(command, &id_attributes(id))
+}
+
+/// Removes an element with a key of zeroes from a map that is pinned, which has none (`MAP_DELETE_ELEM`).
+fn bpf_delete(path: &str) -> Result<i32> {
+    let map = need("the map", pinned(path)?)?;
+    Ok(delete_nothing(&map))
+}
+
+/// The same from a map in one that is pinned.
+fn bpf_delete_inner(path: &str) -> Result<i32> {
+    let outer = need("the map", pinned(path)?)?;
+    let (key, mut id) = ([0_u8; 64], 0_u32);
+    let attributes = element(&outer, key.as_ptr() as u64, std::ptr::from_mut(&mut id) as u64);
+    // SAFETY: attributes that live through the call, and what they point to is as large as the map's keys and values.
+    let code = unsafe { libc::syscall(libc::SYS_bpf, 1, attributes.as_ptr(), attributes.len()) };
+    anyhow::ensure!(code == 0, "the outer map has nothing at 0");
+    let inner = need("the inner map", bpf_open(14, &id_attributes(id)))?;
+    Ok(delete_nothing(&inner))
+}
+
+fn pinned(path: &str) -> Result<Result<OwnedFd, i32>> {
     let path = CString::new(path)?;
     // pathname, bpf_fd, file_flags.
     let mut attributes = (path.as_ptr() as u64).to_ne_bytes().to_vec();
     attributes.extend([0; 8]);
-    Ok(bpf(7, &attributes))
+    Ok(bpf_open(7, &attributes))
 }
 
-fn by_id(command: i64, id: u32) -> i32 {
-    let mut attributes = id.to_ne_bytes().to_vec();
-    attributes.extend([0; 8]);
-    bpf(command, &attributes)
+/// map_fd, key, value, flags.
+fn element(map: &OwnedFd, key: u64, value: u64) -> Vec<u8> {
+    let words = [u64::from(map.as_raw_fd().cast_unsigned()), key, value, 0];
+    words.iter().flat_map(|word| word.to_ne_bytes()).collect()
+}
+
+fn delete_nothing(map: &OwnedFd) -> i32 {
+    let key = [0_u8; 64];
+    let attributes = element(map, key.as_ptr() as u64, 0);
+    // SAFETY: attributes that live through the call, and a key that is as large as the map's.
+    errno(unsafe { libc::syscall(libc::SYS_bpf, 3, attributes.as_ptr(), attributes.len()) })
 }
 
 fn perf() -> i32 {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::Scenario;
 use crate::fixture::guard::{ALL, CHANGES, PINS, PROGRAM, cli, pins, policy, rule};
 use crate::fixture::world::PROD;
-use crate::fixture::{Guard, PROFILE, Server, World, same};
+use crate::fixture::{Event, Guard, PROFILE, Server, World, number, same};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("guard_process", "signals, tracing, priorities, limits: the daemon gets none", process),
@@ -22,7 +22,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "policy, state, log, program, unit and control group stay as they are",
         files,
     ),
-    Scenario::direct("guard_by_root", "root outside of sessions keeps its powers", by_root),
+    Scenario::direct(
+        "guard_by_root",
+        "root outside of sessions keeps its powers, and each use of them is told",
+        by_root,
+    ),
 ];
 
 /// A policy that allows a session whatever a policy can allow.
@@ -202,11 +206,73 @@ fn by_root() -> Result<()> {
     let mut other = Server::outside()?;
     outside.expect(&format!("kill 18 {}", other.process().pid()), "ok")?;
     guard.events.none(mark, "an event", |event| event.field("source") == "guard")?;
+    by_root_on_maps(&mut guard, &mut outside)?;
+    by_root_on_files(&mut guard, &mut outside)?;
     let link = pins()?.into_keys().find(|path| path.ends_with("path_unlink")).context("no pin of a hook")?;
+    let mark = guard.events.mark()?;
     outside.expect(&format!("unlink {}", link.display()), "ok")?;
+    guard.events.wait(mark, "the pin", |event| witnessed(event, "delete", &link.display().to_string()))?;
     outside.expect(&format!("kill 15 {daemon}"), "ok")?;
     guard.halt()?;
+    let mark = guard.events.mark()?;
     guard.launch()?;
     anyhow::ensure!(link.exists(), "the hook is not attached again");
+    guard.settle()?;
+    guard.events.none(mark, "an event of what the daemon itself does", |event| {
+        event.field("source") == "guard" && event.field("operation") == "bpf"
+    })?;
     guard.stop()
+}
+
+/// Whether somebody was seen to do this to one of the guard's files.
+fn witnessed(event: &Event, operation: &str, path: &str) -> bool {
+    event.judged("report")
+        && event.field("source") == "guard"
+        && event.field("operation") == operation
+        && event.field("path") == path
+}
+
+/// Maps are changed by commands of `bpf(2)`; a map of somebody else's is their business.
+fn by_root_on_maps(guard: &mut Guard, outside: &mut Server) -> Result<()> {
+    let all = pins()?;
+    let pin = |name: &str| {
+        let found = all.keys().find(|path| path.ends_with(name)).map(|path| path.display().to_string());
+        found.with_context(|| format!("there is no pin of {name}"))
+    };
+    for line in [format!("bpf-delete {}", pin("HOLDS")?), format!("bpf-delete-inner {}", pin("OBJECTS")?)] {
+        let mark = guard.events.mark()?;
+        outside.expect(&line, "ENOENT")?;
+        let told = guard.events.wait(mark, &line, |event| event.field("operation") == "bpf")?;
+        ensure!(told.judged("report") && told.field("source") == "guard", "{}", told.brief());
+        same("the command", told.field("what").as_str(), "BPF_MAP_DELETE_ELEM")?;
+        same("who", number(&told.0, "/actor/process/pid")?, u64::from(outside.process().pid()))?;
+    }
+    let mark = guard.events.mark()?;
+    outside.expect(&format!("bpf-get {}", pin("HOLDS")?), "ok").context("reading isn't changing")?;
+    outside.expect("bpf-map", "ok")?;
+    guard.events.none(mark, "an event", |event| event.field("operation") == "bpf")
+}
+
+/// Policy, state, log, and control group, from where a session could be freed or the daemon stopped.
+fn by_root_on_files(guard: &mut Guard, outside: &mut Server) -> Result<()> {
+    let policy = guard.policy_file().display().to_string();
+    let beside = policy.replace(".toml", "-more.toml");
+    // The guard looks once a second for what is there.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    for (line, operation, path) in [
+        (format!("creat {beside}"), "create", &beside),
+        (format!("chmod {policy}"), "metadata", &policy),
+        (format!("truncate {beside}"), "write", &beside),
+        (format!("unlink {beside}"), "delete", &beside),
+    ] {
+        let mark = guard.events.mark()?;
+        outside.expect(&line, "ok")?;
+        let told = guard.events.wait(mark, &line, |event| witnessed(event, operation, path))?;
+        ensure!(told.field("session").is_empty(), "{}", told.brief());
+        same("who", number(&told.0, "/actor/process/pid")?, u64::from(outside.process().pid()))?;
+    }
+    let group = format!("{}/cgroup.freeze", own_cgroup()?);
+    let mark = guard.events.mark()?;
+    std::fs::write(&group, "0").context("can't thaw the control group")?;
+    guard.events.wait(mark, &group, |event| witnessed(event, "write", &group)).map(drop)
 }
