@@ -369,7 +369,6 @@ pub(super) fn warnings(state: &State) -> Vec<String> {
     let mut warnings: Vec<String> = state.refused.iter().cloned().collect();
     let Some(in_force) = &state.in_force else { return warnings };
     warnings.extend(in_force.compiled.warnings.iter().map(ToString::to_string));
-    warnings.extend(state.enrolled.problems().cloned());
     for session in state.running().filter(|session| session.state == SessionState::Running) {
         if let Some(outer) = session.instead.and_then(|at| session.outer.get(at)) {
             warnings.push(format!(

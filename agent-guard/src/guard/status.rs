@@ -33,6 +33,7 @@ impl Guard {
                 "no session of a profile with ${{cwd}}, ${{home}} or ${{tmp}} can start: the policy's tables are full ({why})"
             )
         }));
+        degraded.extend(state.enrolled.problems().cloned());
         degraded.extend(crate::kernel::support::shortcomings(&crate::kernel::host::Host::this()));
         degraded.extend(unenforced(&rules));
         Ok(Status {

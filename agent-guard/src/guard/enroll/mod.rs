@@ -69,7 +69,7 @@ impl Enrolled {
             || (standing && session.state == crate::api::types::SessionState::Running)
     }
 
-    /// What isn't as the policy wants it.
+    /// What isn't as the policy wants it, so that the guard isn't whole.
     pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
         self.problems.iter()
     }
@@ -245,8 +245,10 @@ impl Guard {
 
 impl Enrolled {
     fn problem(&mut self, what: String) {
-        tracing::error!("{what}");
-        self.problems.push(what);
+        if !self.problems.contains(&what) {
+            tracing::error!("{what}");
+            self.problems.push(what);
+        }
     }
 }
 

@@ -3,10 +3,7 @@
 
 use std::{
     fs,
-    os::{
-        fd::{AsFd as _, AsRawFd as _},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsFd as _, AsRawFd as _},
     path::{Component, Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -97,10 +94,22 @@ struct Refused {
 impl Guard {
     /// Makes a session for a process that is about to execute a program, if the policy says so; whether it may go on.
     pub(super) fn enroll_program(&self, asking: &Asking, question: &Question) -> bool {
-        let Some(process) = &question.process else { return false };
-        let Some(pid) = sys::pid_of(process.as_fd()).ok().flatten() else { return false };
-        let Ok(path) = fs::read_link(format!("/proc/self/fd/{}", question.file.as_raw_fd())) else {
-            return false;
+        let pid = question.process.as_ref().map(|process| sys::pid_of(process.as_fd()));
+        let pid = match pid {
+            Some(Ok(Some(pid))) => pid,
+            // It has ended.
+            None | Some(Ok(None)) => return false,
+            Some(Err(error)) => {
+                self.say_not_executed(question, 0, Path::new(""), None, &internal(error));
+                return false;
+            }
+        };
+        let path = match fs::read_link(format!("/proc/self/fd/{}", question.file.as_raw_fd())) {
+            Ok(path) => path,
+            Err(error) => {
+                self.say_not_executed(question, pid, Path::new(""), None, &internal(error));
+                return false;
+            }
         };
         let mut settled = false;
         for _ in 0..ATTEMPTS {
@@ -248,12 +257,8 @@ impl Guard {
             "a program must be in a session, which could not be made; it isn't executed"
         );
         let state = lock(&self.state);
-        let metadata = fs::File::from(match question.file.try_clone() {
-            Ok(file) => file,
-            Err(_) => return,
-        })
-        .metadata();
-        let (dev, ino, mode) = metadata.map_or((0, 0, 0), |of| (of.dev(), of.ino(), of.mode()));
+        let (dev, ino, mode) =
+            rustix::fs::fstat(&question.file).map_or((0, 0, 0), |of| (of.st_dev, of.st_ino, of.st_mode));
         let file = FileRef {
             path,
             cut: false,

@@ -127,8 +127,16 @@ impl Guard {
             .filter(|session| session.state == SessionState::Running)
             .filter_map(|session| session.enrolled.clone())
             .collect();
-        let missing = wanted(state).into_iter().filter(|one| !living.contains(&one.key));
-        for one in missing.collect::<Vec<_>>() {
+        if state.enrolled.standing.keys().all(|key| living.contains(key)) {
+            return;
+        }
+        let missing: Vec<_> = wanted(state).into_iter().filter(|one| !living.contains(&one.key)).collect();
+        for name in vanished(state) {
+            state.enrolled.problem(format!(
+                "`{name}` is enrolled and is no user of this host any more: make the user again, or change the policy"
+            ));
+        }
+        for one in missing {
             // Whoever is left of the one that was killed ends first.
             let killed = state.running().any(|session| session.enrolled.as_deref() == Some(&one.key));
             if killed {
@@ -287,6 +295,13 @@ fn wanted(state: &State) -> Vec<Wanted> {
             })
         })
         .collect()
+}
+
+/// Users who were there when the policy was loaded. What is executed as one of them is still enrolled, by their number.
+fn vanished(state: &State) -> Vec<String> {
+    let enrolled = state.in_force.iter().flat_map(|in_force| in_force.policy.enrolled());
+    let users = enrolled.filter(|(entry, _)| entry.by == By::User).map(|(_, target)| target.text.clone());
+    users.filter(|name| sys::user_id(name).is_none()).collect()
 }
 
 /// The numbers of all control groups that are enrolled, with those of their standing sessions.
