@@ -129,15 +129,15 @@ fn program(parity: Parity, dentry: Dentry) -> u32 {
 #[inline(never)]
 fn arguments_read(profile: u32, program: u32, parity: u32, bprm: *const u8) -> u64 {
     let wrong = |fault: Fault| u64::from(fault.0) << 32;
-    let Some(scratch) = make_scratch() else { return wrong(Fault::MEMORY) };
-    let arguments = &mut scratch.arguments;
-    arguments.length = 0;
-    arguments.cut = 0;
-    match Command::begin(&Parity(parity & 1), profile, program as u8) {
-        Ok(command) if command.goes_on() => arguments.state = command.state,
+    let state = match Command::begin(&Parity(parity & 1), profile, program as u8) {
+        Ok(command) if command.goes_on() => command.state,
+        // No rule is about it, whatever the arguments: most programs need no memory here.
         Ok(_) => return 0,
         Err(fault) => return wrong(fault),
-    }
+    };
+    let Some(scratch) = make_scratch() else { return wrong(Fault::MEMORY) };
+    let arguments = &mut scratch.arguments;
+    arguments.state = state;
     arguments.begin(Bprm(bprm));
     // It ends with no fault only if it comes to its end.
     arguments.fault = u32::from(Fault::READ.0);
