@@ -57,6 +57,9 @@ pub(crate) struct BenchArgs {
     /// Only this operation
     #[arg(long, value_name = "OP")]
     op: Vec<String>,
+    /// Say too what each of the guard's programs has part in a figure
+    #[arg(long)]
+    programs: bool,
     /// Fail if a target is missed
     #[arg(long)]
     check: bool,
@@ -131,6 +134,7 @@ impl Known {
 /// Boots a guest that counts, and collects what it says.
 fn measure(run: &Run<'_>, args: &BenchArgs, toolchain: Option<&Path>) -> Result<Rows> {
     let mut argv = vec![PROGRAM.to_owned(), "run".to_owned()];
+    argv.extend(args.programs.then(|| "--programs".to_owned()));
     for (flag, names) in [("--op", &args.op), ("--case", &args.case)] {
         argv.extend(names.iter().flat_map(|name| [flag.to_owned(), name.clone()]));
     }

@@ -16,6 +16,8 @@ const POLICIES: &str = "/etc/agent-guard-bench/policy.d";
 const LOG: &str = "/var/log/agent-guard-bench.log";
 const EVENTS: &str = "/var/log/agent-guard-bench.jsonl";
 const PROFILE: &str = "bench";
+/// The same with a rule about commands, whose price is a row of its own.
+const OF_COMMANDS: &str = "bench-commands";
 
 /// Most rules of the profile; the others are critical, so that every one of them counts for the session. (A profile
 /// must be in one file, and a file has at most 1 MiB.)
@@ -77,9 +79,10 @@ impl Guard {
     }
 
     /// The command that becomes a session and then `program`.
-    pub(crate) fn session(program: &str) -> Command {
+    pub(crate) fn session(program: &str, of_commands: bool) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(["run", "--profile", PROFILE, "--", program]);
+        let profile = if of_commands { OF_COMMANDS } else { PROFILE };
+        command.args(["run", "--profile", profile, "--", program]);
         command
     }
 
@@ -164,27 +167,15 @@ fn write_policy(rules: usize) -> Result<()> {
 
 /// The files of a policy that has so many file rules, by name.
 fn policy(rules: usize) -> Vec<(String, String)> {
-    let deny = |path: &str| format!("path = {path:?}\nops = [\"delete\"]\nverdict = \"deny\"\n");
     let critical = |path: &str| format!("[[critical]]\n{}reason = \"bench\"\n", deny(path));
     let mut text = "version = 1\n".to_owned();
     for path in places::CRITICAL {
         text.push_str(&critical(path));
     }
-    text.push_str(&format!(
-        "[profile.{PROFILE}.files]\nscope = [{:?}, {:?}]\n",
-        places::SCOPE,
-        workloads::TOOLCHAIN
-    ));
-    // A package installation needs what a session usually may not.
-    let ops = agent_guard_common::Op::SYSTEM.iter().map(|op| format!("{} = \"allow\"\n", op.name()));
-    let ops: String = ops.collect();
-    text.push_str(&format!("[profile.{PROFILE}.system]\ncapabilities = [\"*\"]\n{ops}"));
+    text.push_str(&profile(PROFILE, rules));
+    text.push_str(&profile(OF_COMMANDS, rules));
     let argv = places::COMMAND_RULE;
-    text.push_str(&format!("[[profile.{PROFILE}.exec.rule]]\nargv = {argv:?}\nverdict = \"deny\"\n"));
-    text.push_str(&format!("[profile.{PROFILE}.network]\nallow = [\"localhost\"]\n"));
-    for number in 0..rules.min(OF_PROFILE) {
-        text.push_str(&format!("[[profile.{PROFILE}.files.rule]]\n{}", deny(&places::ruled(number))));
-    }
+    text.push_str(&format!("[[profile.{OF_COMMANDS}.exec.rule]]\nargv = {argv:?}\nverdict = \"deny\"\n"));
     let mut files = vec![("10-bench.toml".to_owned(), text)];
     let others: Vec<usize> = (OF_PROFILE..rules).collect();
     for (at, numbers) in others.chunks(IN_A_FILE).enumerate() {
@@ -197,6 +188,25 @@ fn policy(rules: usize) -> Vec<(String, String)> {
     files
 }
 
+/// A profile, with as many rules as one may have.
+fn profile(name: &str, rules: usize) -> String {
+    let mut text =
+        format!("[profile.{name}.files]\nscope = [{:?}, {:?}]\n", places::SCOPE, workloads::TOOLCHAIN);
+    // A package installation needs what a session usually may not.
+    let ops = agent_guard_common::Op::SYSTEM.iter().map(|op| format!("{} = \"allow\"\n", op.name()));
+    let ops: String = ops.collect();
+    text.push_str(&format!("[profile.{name}.system]\ncapabilities = [\"*\"]\n{ops}"));
+    text.push_str(&format!("[profile.{name}.network]\nallow = [\"localhost\"]\n"));
+    for number in 0..rules.min(OF_PROFILE) {
+        text.push_str(&format!("[[profile.{name}.files.rule]]\n{}", deny(&places::ruled(number))));
+    }
+    text
+}
+
+fn deny(path: &str) -> String {
+    format!("path = {path:?}\nops = [\"delete\"]\nverdict = \"deny\"\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,7 +216,7 @@ mod tests {
         for count in [0, 10, 1000, 1001, 100_000] {
             let files = policy(count);
             let rules: usize = files.iter().map(|(_, text)| text.matches("path = ").count()).sum();
-            assert_eq!(rules, count + places::CRITICAL.len());
+            assert_eq!(rules, count + count.min(OF_PROFILE) + places::CRITICAL.len());
             assert!(files.iter().all(|(_, text)| text.len() < 1 << 20 && text.starts_with("version = 1\n")));
         }
     }

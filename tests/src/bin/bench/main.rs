@@ -4,7 +4,7 @@
 //! one instruction, so the clock is the counter. docs/bench.md describes the method.
 //!
 //! - `bench list` says which operations and cases there are;
-//! - `bench run [--op O]... [--case C]...`, outside of every session, measures them and prints one JSON object a row;
+//! - `bench run [--programs] [--op O]... [--case C]...`, outside of every session, measures them and prints one JSON object a row;
 //! - `bench measure OP CONFINEMENT DIR EXPECTED`, in a session or not, is the process that is measured;
 //! - `bench supervise PID FD` lets everything that a seccomp filter asks about go on;
 //! - `bench true` is what is executed where executing is measured.
@@ -17,6 +17,7 @@ mod guard;
 mod measure;
 mod ops;
 mod places;
+mod programs;
 mod run;
 mod supervise;
 mod sys;

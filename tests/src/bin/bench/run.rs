@@ -15,6 +15,7 @@ use crate::child::Measured;
 use crate::guard::Guard;
 use crate::ops::Op;
 use crate::places;
+use crate::programs::{self, Programs};
 use crate::workloads::{self, Workload};
 
 /// When a guest has settled after its boot.
@@ -33,7 +34,7 @@ struct Row<'a> {
 
 /// Measures what is asked for, or everything.
 pub(crate) fn main(args: &[&str]) -> Result<()> {
-    let Wanted { ops, workloads, cases: wanted } = parse(args)?;
+    let Wanted { ops, workloads, cases: wanted, programs } = parse(args)?;
     let most = wanted.iter().map(|case| rules(case.confinement)).max().unwrap_or_default();
     // Processes that lie differently in memory have more or fewer page tables, which fork copies.
     fs::write("/proc/sys/kernel/randomize_va_space", "0").context("can't turn off randomised addresses")?;
@@ -65,6 +66,9 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
             for &op in ops.iter().filter(|op| case.fits(**op)) {
                 eprintln!("{}: {}", case.name, op.name());
                 bench.row(op, case)?;
+                if programs && bench.guard.is_some() {
+                    bench.programs(op, case)?;
+                }
             }
             for &workload in workloads.iter().filter(|_| workloads::fits(case)) {
                 eprintln!("{}: {}", case.name, workload.name());
@@ -80,11 +84,17 @@ struct Wanted {
     ops: Vec<Op>,
     workloads: Vec<Workload>,
     cases: Vec<Case>,
+    /// Whether to say what each program has part in it.
+    programs: bool,
 }
 
 /// The operations and cases that the arguments name, or all.
 fn parse(args: &[&str]) -> Result<Wanted> {
     let (mut ops, mut workloads, mut chosen) = (Vec::new(), Vec::new(), Vec::new());
+    let (programs, args) = match args {
+        ["--programs", rest @ ..] => (true, rest),
+        all => (false, all),
+    };
     for pair in args.chunks(2) {
         match *pair {
             ["--op", name] if Workload::from_name(name).is_some() => {
@@ -97,7 +107,7 @@ fn parse(args: &[&str]) -> Result<Wanted> {
                 let case = cases::ALL.into_iter().find(|case| case.name == name);
                 chosen.push(case.with_context(|| format!("there is no case {name}"))?);
             }
-            _ => bail!("usage: bench run [--op O]... [--case C]..."),
+            _ => bail!("usage: bench run [--programs] [--op O]... [--case C]..."),
         }
     }
     if ops.is_empty() && workloads.is_empty() {
@@ -107,7 +117,7 @@ fn parse(args: &[&str]) -> Result<Wanted> {
     if chosen.is_empty() {
         chosen.extend(cases::ALL);
     }
-    Ok(Wanted { ops, workloads, cases: chosen })
+    Ok(Wanted { ops, workloads, cases: chosen, programs })
 }
 
 fn rules(confinement: Confinement) -> usize {
@@ -212,6 +222,25 @@ impl Bench {
         print(&Row { op: op.name(), case: case.name, instructions, bare })
     }
 
+    /// Says what each program has part in a row. Measured by itself: counting costs some.
+    fn programs(&self, op: Op, case: &Case) -> Result<()> {
+        let mut measured = self.start(op, case.confinement, case.depth)?;
+        self.tidy()?;
+        programs::count(true)?;
+        let before = Programs::now()?;
+        measured.batch()?;
+        let after = Programs::now()?;
+        programs::count(false)?;
+        if let Some(guard) = &self.guard {
+            guard.thaw()?;
+        }
+        measured.end()?;
+        for line in after.since(&before, u64::from(op.warm_up() + op.times())) {
+            eprintln!("{}: {}: {line}", case.name, op.name());
+        }
+        Ok(())
+    }
+
     /// Instructions of an operation.
     fn figure(&self, op: Op, confinement: Confinement, depth: usize) -> Result<u64> {
         let what = || format!("{} ({confinement:?}, {depth} directories deep)", op.name());
@@ -233,7 +262,9 @@ impl Bench {
         // The process itself is always the same, wherever what it does is done.
         let program = format!("{}/{}", places::dir(places::SCOPE, cases::USUAL), places::PROGRAM);
         let mut command = match confinement {
-            Confinement::Allowed | Confinement::Denied | Confinement::Rules(_) => Guard::session(&program),
+            Confinement::Allowed | Confinement::Denied | Confinement::Rules(_) => {
+                Guard::session(&program, op == Op::ExecArgv)
+            }
             _ => Command::new(&program),
         };
         let (root, expected) = match confinement {

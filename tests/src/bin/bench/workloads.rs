@@ -98,7 +98,7 @@ pub(crate) fn measure(workload: Workload, confinement: Confinement) -> Result<u6
     let me = std::env::current_exe().context("can't find this program")?;
     let program = me.with_file_name("workload").to_string_lossy().into_owned();
     let mut command = match confinement {
-        Confinement::Allowed => Guard::session(&program),
+        Confinement::Allowed => Guard::session(&program, false),
         _ => Command::new(&program),
     };
     command.args(workload.arguments()).current_dir(Path::new(places::SCOPE)).stdin(Stdio::null());

@@ -15,6 +15,7 @@ mod death;
 mod doctor;
 mod enforcement;
 mod enroll;
+mod enroll_standing;
 mod events;
 mod exec;
 mod explain;
@@ -122,6 +123,7 @@ const FAMILIES: &[&[Scenario]] = &[
     verifier::SCENARIOS,
     doctor::SCENARIOS,
     enroll::SCENARIOS,
+    enroll_standing::SCENARIOS,
     enforcement::SCENARIOS,
     tags::SCENARIOS,
     files::SCENARIOS,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::Scenario;
+use crate::fixture::enrolled::{Agents, CLAUDE, Got, enroll, policy_with, says, tries};
 use crate::fixture::guard::{CHANGES, cli, json, pins, policy, rule};
 use crate::fixture::world::{PROD, exists};
 use crate::fixture::{Guard, Hold, SOON, Server, Skip, World, contains, doctored, list, logs, same, text};
@@ -95,8 +96,8 @@ fn locked_down() -> Result<()> {
     if !state.contains("[none]") {
         return Err(Skip(format!("needs a kernel that can be locked down, and isn't: {state:?}")).into());
     }
-    let _world = World::new()?;
-    let text = policy(&rule(PROD, CHANGES, "deny"));
+    let (world, _agents) = (World::new()?, Agents::new()?);
+    let text = policy_with(&enroll("exe", &[CLAUDE]));
     let mut guard = Guard::start(&text)?;
     let mut inside = Server::inside(&guard)?;
     let (pinned, generation) = (pins()?, guard.generation()?);
@@ -112,6 +113,8 @@ fn locked_down() -> Result<()> {
     same("what is pinned", pins()?, pinned.clone())?;
     inside.expect("unlink /srv/prod/f", "EPERM")?;
     inside.expect("open-write /srv/work/f", "ok")?;
+    // Nor does one that enrolls nobody take anything from those who are enrolled.
+    same("an enrolled program", tries(&world, CLAUDE)?, says("EPERM"))?;
     let status = json(&["status"])?;
     let warnings: Vec<&str> = list(&status, "/warnings")?.iter().filter_map(|line| line.as_str()).collect();
     contains("the warnings", &warnings.join("; "), MESSAGE)?;
@@ -119,6 +122,7 @@ fn locked_down() -> Result<()> {
 
     // So does another daemon, with either policy: what is loaded is taken over.
     guard.halt()?;
+    same("an enrolled program without a daemon", tries(&world, CLAUDE)?, Got::NotExecuted)?;
     guard.launch()?;
     inside.expect("unlink /srv/prod/f", "EPERM")?;
     guard.ran(&["touch", "/srv/work/unguarded"])?.code(125)?;

@@ -1,0 +1,158 @@
+//! Enrollment: users and control groups, whose programs have a session that is there all the time.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::Scenario;
+use crate::fixture::enrolled::{Agents, Got, OTHER, enroll, got, policy_with, says, sessions, standing};
+use crate::fixture::guard::{CHANGES, cli, policy, rule};
+use crate::fixture::world::{PROD, mode};
+use crate::fixture::{SOON, World, contains, same, text, until};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::direct("enroll_user", "a user's programs are in one session", user),
+    Scenario::direct(
+        "enroll_unit",
+        "control groups' programs are in one session, as soon as the group is made",
+        unit,
+    ),
+];
+
+/// A program as another user; in a control group, if one is given.
+fn as_user(uid: u32, words: &[&str]) -> Command {
+    let mut command = Command::new("/usr/bin/setpriv");
+    command
+        .args(["--reuid", &uid.to_string(), "--regid", &uid.to_string(), "--clear-groups", "--"])
+        .args(words);
+    command
+}
+
+const USER: u32 = 4242;
+const STRANGER: u32 = 4343;
+
+fn user() -> Result<()> {
+    let (world, _agents) = (World::new()?, Agents::new()?);
+    mode(PROD, 0o777)?;
+    let victim = format!("{PROD}/victim");
+    let tried = |uid| {
+        world.file(&victim)?;
+        got(&mut as_user(uid, &[OTHER, "unlink", &victim]))
+    };
+    let enrolled = policy_with(&enroll("user", &["4242"]));
+    let mut guard = standing(&enrolled)?;
+    same("a stranger", tried(STRANGER)?, says("ok"))?;
+    let mark = guard.events.mark()?;
+    same("the user", tried(USER)?, says("EPERM"))?;
+    same("once more", tried(USER)?, says("EPERM"))?;
+    guard.events.none(mark, "a session", |event| event.is("session_started"))?;
+    let all = sessions()?;
+    same("sessions", all.len(), 1)?;
+    let one = all.first().context("no session")?;
+    same("its name", text(one, "/name"), "user 4242")?;
+    same("how it began", text(one, "/origin"), "enroll")?;
+    let id = text(one, "/id").to_owned();
+    guard.events.wait(mark, "the denial", |event| event.judged("deny") && event.field("session") == id)?;
+    // A file is open that nobody has judged.
+    let mark = guard.events.mark()?;
+    let with_file = |uid: u32| {
+        world.file(&victim)?;
+        let user = format!("setpriv --reuid {uid} --regid {uid} --clear-groups -- {OTHER} unlink {victim}");
+        got(Command::new("/bin/sh").args(["-c", &format!("exec 7>>/srv/work/log; exec {user}")]))
+    };
+    same("a stranger with a file", with_file(STRANGER)?, says("ok"))?;
+    same("the user with a file", with_file(USER)?, Got::NotExecuted)?;
+    let told = guard.events.wait(mark, "it is told", |event| event.judged("deny") && event.about(OTHER))?;
+    contains("why", &told.field("fault"), "descriptor")?;
+    // The daemon's end changes nothing.
+    guard.kill()?;
+    same("without a daemon", tried(USER)?, says("EPERM"))?;
+    same("a stranger without", tried(STRANGER)?, says("ok"))?;
+    guard.launch()?;
+    same("with another daemon", tried(USER)?, says("EPERM"))?;
+    same("the same session", text(sessions()?.first().context("no session")?, "/id"), id.as_str())?;
+    cli(&["session", "kill", &id])?.good()?;
+    until("there is another session", SOON, || {
+        let all = sessions()?;
+        Ok((all.len() == 1 && all.iter().all(|one| text(one, "/id") != id)).then_some(()))
+    })?;
+    same("in that one", tried(USER)?, says("EPERM"))?;
+    guard.reload(&policy(&rule(PROD, CHANGES, "deny")))?;
+    same("no more", tried(USER)?, says("ok"))?;
+    guard.reload(&enrolled)?;
+    same("again", tried(USER)?, says("EPERM"))?;
+    guard.stop()
+}
+
+/// A control group that is removed at the end.
+struct Group(String);
+
+impl Group {
+    fn new(path: &str) -> Result<Self> {
+        let path = format!("/sys/fs/cgroup{path}");
+        fs::create_dir(&path).with_context(|| format!("can't make {path}"))?;
+        Ok(Self(path))
+    }
+
+    /// Has somebody in it try to delete something protected.
+    fn tries(&self, world: &World) -> Result<Got> {
+        let victim = format!("{PROD}/victim");
+        world.file(&victim)?;
+        let line = format!("echo $$ > {}/cgroup.procs && exec {OTHER} unlink {victim}", self.0);
+        got(Command::new("/bin/sh").args(["-c", &line]))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("{} stays: {error}", self.0);
+        }
+    }
+}
+
+fn unit() -> Result<()> {
+    let (world, _agents) = (World::new()?, Agents::new()?);
+    let early = Group::new("/runner@early.service")?;
+    let other = Group::new("/other.service")?;
+    same("before", early.tries(&world)?, says("ok"))?;
+    let text = policy_with(&(enroll("unit", &["runner@*.service"]) + &enroll("cgroup", &["/pods/*/x"])));
+    let mut guard = standing(&text)?;
+    same("one that was there", early.tries(&world)?, says("EPERM"))?;
+    same("another one", other.tries(&world)?, says("ok"))?;
+    let slice = Group::new("/deep.slice")?;
+    let later = Group::new("/deep.slice/runner@later.service")?;
+    let below = Group::new("/deep.slice/runner@later.service/inner")?;
+    let pods = Group::new("/pods")?;
+    let pod = Group::new("/pods/a")?;
+    let container = Group::new("/pods/a/x")?;
+    for (group, must) in [
+        (&slice, "ok"),
+        (&later, "EPERM"),
+        (&pods, "ok"),
+        (&pod, "ok"),
+        (&container, "EPERM"),
+        (&below, "EPERM"),
+    ] {
+        same(&group.0, group.tries(&world)?, says(must))?;
+    }
+    let names: Vec<_> = sessions()?.iter().map(text_of).collect();
+    same("sessions", names.len(), 2)?;
+    ensure!(names.contains(&"unit runner@*.service".to_owned()), "{names:?}");
+    guard.kill()?;
+    let unseen = Group::new("/runner@unseen.service")?;
+    same("made without a daemon", unseen.tries(&world)?, says("EPERM"))?;
+    same("another one without", other.tries(&world)?, says("ok"))?;
+    guard.launch()?;
+    same("with another daemon", unseen.tries(&world)?, says("EPERM"))?;
+    guard.reload(&policy(&rule(PROD, CHANGES, "deny")))?;
+    same("no more", later.tries(&world)?, says("ok"))?;
+    drop((below, later, container, pod, pods));
+    guard.stop()
+}
+
+fn text_of(session: &Value) -> String {
+    text(session, "/name").to_owned()
+}
