@@ -6,7 +6,7 @@ use super::{
     Check, Need, State, boot,
     probe::{Answer, Probe},
 };
-use crate::kernel::{Error, btf::Btf, host::Host, layout, support};
+use crate::kernel::{Error, btf::Btf, host::Host, layout, programs, support};
 
 /// Series that the tests run on.
 const TESTED: [(u32, u32); 4] = [(6, 1), (6, 12), (6, 18), (7, 2)];
@@ -100,7 +100,9 @@ fn built(config: &Option<Config>, btf: Option<&Btf>) -> Check {
             .then("use a kernel that was built with them; those of Debian, Ubuntu and Fedora are");
     }
     let has_hooks = btf.is_some_and(|btf| {
-        support::PROGRAMS.iter().any(|program| program.lsm_hook().is_some() && support::present(btf, program))
+        programs::PROGRAMS
+            .iter()
+            .any(|program| program.lsm_hook().is_some() && programs::present(btf, program))
     });
     if has_hooks {
         return Check::ok(NAME, Need::Enforcement, "CONFIG_BPF_LSM, as the kernel's types show");
@@ -165,9 +167,9 @@ fn structures(btf: &Btf) -> Check {
 
 fn hooks(btf: &Btf) -> Check {
     const NAME: &str = "hooks";
-    let absent: Vec<&support::Program> =
-        support::PROGRAMS.iter().filter(|program| !support::present(btf, program)).collect();
-    let (replaced, lost): (Vec<&support::Program>, Vec<&support::Program>) =
+    let absent: Vec<&programs::Program> =
+        programs::PROGRAMS.iter().filter(|program| !programs::present(btf, program)).collect();
+    let (replaced, lost): (Vec<&programs::Program>, Vec<&programs::Program>) =
         absent.into_iter().partition(|program| program.instead.is_some());
     if lost.is_empty() {
         let texts: Vec<String> = replaced

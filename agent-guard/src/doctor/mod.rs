@@ -16,7 +16,8 @@ use crate::{
     kernel::{
         enforcement::{Coverage, Enforcement, Extent, Holdable, State as ProgramState, holdable},
         host::Host,
-        support::{self, PROGRAMS},
+        programs::PROGRAMS,
+        support,
     },
 };
 

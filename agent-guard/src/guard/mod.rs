@@ -207,7 +207,7 @@ impl Guard {
     }
 
     /// The programs that are at work: those that the policy needs.
-    fn at_work(&self) -> impl Iterator<Item = &kernel::support::Program> {
+    fn at_work(&self) -> impl Iterator<Item = &kernel::programs::Program> {
         self.attached.present.iter().filter(|program| self.attached.at_work(program))
     }
 

@@ -11,7 +11,7 @@ use crate::{
     kernel::{
         Error,
         enforcement::{Coverage, Enforcement, gone},
-        support::Program,
+        programs::Program,
     },
     policy::{Demand, Part, demands, model},
 };
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_stops_nothing_is_named() {
-        let program = crate::kernel::support::PROGRAMS[0];
+        let program = crate::kernel::programs::PROGRAMS[0];
         let coverage = |extent| Coverage { hooks: Vec::new(), extent, why: Vec::new() };
         let (none, part) =
             (of_program(&program, coverage(Extent::None)), of_program(&program, coverage(Extent::Part)));

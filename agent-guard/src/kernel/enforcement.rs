@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     btf::Btf,
     host::Host,
-    support::{self, PROGRAMS, Program},
+    programs::{self, PROGRAMS, Program},
+    support,
 };
 
 /// How much of something is enforced.
@@ -99,7 +100,7 @@ impl Enforcement {
     /// What a kernel can enforce, by its types and by what else is known of it.
     #[must_use]
     pub fn of_kernel(btf: &Btf, host: &Host) -> Self {
-        let state = |program: &Program| match support::present(btf, program) {
+        let state = |program: &Program| match programs::present(btf, program) {
             true => State::AtWork,
             false => State::Absent,
         };

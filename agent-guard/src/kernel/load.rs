@@ -33,8 +33,8 @@ use super::{
     layout,
     maps::NAMES,
     memory::Memory,
-    support::{self, Kind, PROGRAMS, Program},
-    symbols,
+    programs::{self, Kind, PROGRAMS, Program},
+    support, symbols,
 };
 
 /// The kernel side, built into this binary.
@@ -128,13 +128,13 @@ impl Attached {
     /// Where the program is pinned that tells identities.
     #[must_use]
     pub fn identify(&self) -> PathBuf {
-        self.links.join(support::IDENTIFY)
+        self.links.join(programs::IDENTIFY)
     }
 
     /// Where the program is pinned that tags trees.
     #[must_use]
     pub fn tree(&self) -> PathBuf {
-        self.links.join(support::TREE)
+        self.links.join(programs::TREE)
     }
 
     /// Attaches what a policy needs that judges these operations (bits by their numbers) and isn't at work yet. To be
@@ -228,7 +228,7 @@ fn unlink(path: &Path) -> Result<(), Error> {
 /// Sorts programs by whether this kernel has their hook. Without those that keep the tag and the guard there is no guard.
 fn programs(btf: &Btf) -> Result<(Vec<Program>, Vec<Program>), Error> {
     let (present, absent): (Vec<_>, Vec<_>) =
-        PROGRAMS.iter().copied().partition(|program| support::present(btf, program));
+        PROGRAMS.iter().copied().partition(|program| programs::present(btf, program));
     match absent.iter().find(|program| program.always && program.instead.is_none()) {
         Some(program) => Err(Error::NoHook(program.name)),
         None => Ok((present, absent)),

@@ -10,6 +10,7 @@ pub mod layout;
 pub mod load;
 pub mod maps;
 pub mod memory;
+pub mod programs;
 pub mod record;
 pub mod support;
 mod symbols;

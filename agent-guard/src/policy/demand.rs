@@ -220,7 +220,7 @@ mod tests {
 
     use super::super::{diagnostic::Level, load, source::Source};
     use super::*;
-    use crate::kernel::{enforcement::State, support::PROGRAMS};
+    use crate::kernel::{enforcement::State, programs::PROGRAMS};
 
     fn policy(text: &str) -> Policy {
         let text = format!("version = 1\n{text}");

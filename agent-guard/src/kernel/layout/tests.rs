@@ -4,7 +4,7 @@
 #![cfg(target_endian = "little")]
 
 use super::*;
-use crate::kernel::support::{self, PROGRAMS};
+use crate::kernel::programs::{self, PROGRAMS};
 
 /// Some offsets of a kernel.
 #[derive(Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ fn hooks_are_told_apart() {
     for sample in SAMPLES {
         let btf = Btf::parse(sample.data).unwrap();
         let missing: Vec<_> =
-            PROGRAMS.iter().filter(|program| !support::present(&btf, program)).map(|p| p.name).collect();
+            PROGRAMS.iter().filter(|program| !programs::present(&btf, program)).map(|p| p.name).collect();
         assert_eq!(missing, sample.lacks, "{}", sample.series);
         // A hook may be missing only where another one sees the same.
         let can_do_without =
