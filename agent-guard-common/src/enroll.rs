@@ -35,10 +35,44 @@ pub struct Seat {
     pub rule: u32,
 }
 
+/// Control groups that may be enrolled and could not be noted: as the kernel side counts them, and as far as the daemon has looked
+/// after them. Where the counts differ, nothing is executed in a group that isn't noted and has the number of the first of them, or
+/// a greater one: they only grow (`__kernfs_new_node`, fs/kernfs/dir.c).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// The number of the first; 0 for none.
+    pub first: u64,
+    /// How many there were so far.
+    pub count: u64,
+}
+
+impl Missed {
+    /// Whether a group that isn't noted may be one of those.
+    #[inline(always)]
+    #[must_use]
+    pub const fn may_have(self, looked: Self, group: u64) -> bool {
+        let first = match (self.first, looked.first) {
+            (0, 0) => return false,
+            (0, first) | (first, 0) => first,
+            (one, other) => {
+                if one < other {
+                    one
+                } else {
+                    other
+                }
+            }
+        };
+        self.count != looked.count && group >= first
+    }
+}
+
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::Seat {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Missed {}
 }
 
 #[cfg(test)]
@@ -47,6 +81,18 @@ mod tests {
 
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<Seat>(), 16);
+        assert_eq!((size_of::<Seat>(), size_of::<Missed>()), (16, 16));
+    }
+
+    #[test]
+    fn what_was_missed() {
+        let missed = |first, count| Missed { first, count };
+        assert!(!missed(0, 0).may_have(missed(0, 0), 7));
+        assert!(missed(5, 1).may_have(missed(0, 0), 5) && !missed(5, 1).may_have(missed(0, 0), 4));
+        assert!(!missed(5, 3).may_have(missed(0, 3), 9));
+        assert!(
+            missed(5, 3).may_have(missed(2, u64::MAX), 3) && missed(0, 0).may_have(missed(2, u64::MAX), 2)
+        );
+        assert!(!missed(0, 0).may_have(missed(2, u64::MAX), 1));
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         Bprm, Cgroup, GO_ON, STOP, Task, descriptors::descriptors_unjudged, key_of, probe_at,
         relatives::Address, repeat,
     },
-    maps::{ENROLLED_CGROUPS, ENROLLED_USERS, GENERATION, GUARD, SEATS, SESSIONS, STANDING},
+    maps::{ENROLLED_CGROUPS, ENROLLED_USERS, GENERATION, GUARD, LOOKED, MISSED, SEATS, SESSIONS, STANDING},
     tag::{self, Subject, tag_current},
     walk::object,
 };
@@ -77,8 +77,49 @@ fn standing() -> Option<Seat> {
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
     let user = bpf_get_current_uid_gid() as u32;
     // SAFETY: numbers; one that is exchanged meanwhile was, or is, right.
-    let number = unsafe { ENROLLED_CGROUPS.get(cgroup) }.or_else(|| unsafe { ENROLLED_USERS.get(user) })?;
+    let number = match unsafe { ENROLLED_CGROUPS.get(cgroup) } {
+        Some(number) => number,
+        None if missed(cgroup) => return Some(Seat::default()),
+        // SAFETY: as above.
+        None => unsafe { ENROLLED_USERS.get(user) }?,
+    };
     Some(STANDING.get(*number).copied().unwrap_or_default())
+}
+
+/// Whether a control group that isn't noted may be one that could not be.
+#[inline(always)]
+fn missed(cgroup: u64) -> bool {
+    let (Some(missed), Some(looked)) = (MISSED.get(0), LOOKED.get(0)) else { return true };
+    // SAFETY: map values; others write them meanwhile.
+    let (missed, looked) = unsafe { (core::ptr::read_volatile(missed), core::ptr::read_volatile(looked)) };
+    missed.may_have(looked, cgroup)
+}
+
+/// A control group can't be noted that is, or may be, enrolled.
+///
+/// VERIFIER: a function of its own keeps the program small.
+#[inline(never)]
+fn miss(cgroup: u64) -> u32 {
+    emit::count(event::count::FAULTS);
+    let (Some(missed), Some(looked)) = (MISSED.get_ptr_mut(0), LOOKED.get(0)) else { return 0 };
+    // SAFETY: map values. Nobody else writes the one: control groups are made one at a time (`cgroup_mutex`).
+    unsafe {
+        let count = (*missed).count;
+        if count == core::ptr::read_volatile(&raw const looked.count) {
+            core::ptr::write_volatile(&raw mut (*missed).first, cgroup);
+        }
+        core::ptr::write_volatile(&raw mut (*missed).count, count + 1);
+    }
+    1
+}
+
+/// A control group in which nobody is was removed.
+#[inline(always)]
+pub fn removed(cgroup: Cgroup) {
+    if cgroup.is_unified() {
+        // That it isn't there is no mistake: most aren't enrolled.
+        let _removed = ENROLLED_CGROUPS.remove(cgroup.id());
+    }
 }
 
 /// Whether this is the service manager, process 1, on its way to executing a service: it has yet to become what the service is to
@@ -183,18 +224,19 @@ pub fn made(cgroup: Cgroup, path: u64) {
     }
     repeat(PATH_MAX, step_path, &mut reading);
     if reading.whole == 0 {
-        // It isn't enrolled; where that is because it could not be read, somebody hears of it.
+        // It isn't enrolled, or its path could not be read.
         if reading.state != 0 {
-            emit::count(event::count::FAULTS);
+            miss(cgroup.id());
         }
         return;
     }
     let command = Command { state: reading.state };
-    let Ok(decision) = decide::command(&Parity(parity), PROFILE, command, false) else { return };
-    if decision.source.0 != Source::RULE.0 {
-        return;
-    }
-    if ENROLLED_CGROUPS.insert(cgroup.id(), decision.rule, 0).is_err() {
-        emit::count(event::count::FAULTS);
+    let noted = match decide::command(&Parity(parity), PROFILE, command, false) {
+        Ok(decision) if decision.source.0 != Source::RULE.0 => return,
+        Ok(decision) => ENROLLED_CGROUPS.insert(cgroup.id(), decision.rule, 0).is_ok(),
+        Err(_) => false,
+    };
+    if !noted {
+        miss(cgroup.id());
     }
 }

@@ -6,7 +6,7 @@ use agent_guard_common::{
     attach::{Attaching, Progress, Relative},
     decide::Walk,
     digest::Digest,
-    enroll::{MAX_CGROUPS, MAX_SEATS, MAX_STANDING, MAX_USERS, Seat},
+    enroll::{MAX_CGROUPS, MAX_SEATS, MAX_STANDING, MAX_USERS, Missed, Seat},
     event,
     names::{ChainHash, FILTER_WORDS, NameHash, Shape, Shapes},
     object::{AbstractKey, AbstractName, NameKey, NetKey, ObjectKey, SideKey},
@@ -219,10 +219,21 @@ pub static STANDING: Array<Seat, { MAX_STANDING as usize }> = Array::new();
 pub static ENROLLED_USERS: HashMap<u32, u32, { MAX_USERS as usize }> = HashMap::new();
 
 /// Control groups that are enrolled, by their numbers, and the numbers of their standing sessions. Written by the daemon (those
-/// that are there when a policy comes into force) and by `cgroup_mkdir`, read as [`STANDING`]; the daemon takes out what is no
-/// more. Full: counted as a fault, and what is executed there isn't enrolled.
+/// that are there when a policy comes into force) and by `cgroup_mkdir`, read as [`STANDING`], taken out by `cgroup_rmdir`. Full:
+/// see [`MISSED`].
 #[btf_map]
 pub static ENROLLED_CGROUPS: HashMap<u64, u32, { MAX_CGROUPS as usize }, GROWS> = HashMap::new();
+
+/// Control groups that could not be noted in [`ENROLLED_CGROUPS`]. Written by `cgroup_mkdir`, of which there is one at a time, read
+/// as [`STANDING`] and by the daemon: until that has looked at all there are, nothing is executed in those made since the first
+/// of them.
+#[btf_map]
+pub static MISSED: Array<Missed, 1> = Array::new();
+
+/// How many of [`MISSED`] there were when the daemon last looked at all control groups; or, if it could not note one either, that
+/// one, and a count that never comes. Apart, so that what the daemon writes wipes nothing out.
+#[btf_map]
+pub static LOOKED: Array<Missed, 1> = Array::new();
 
 /// Size that the inner maps have in this object. The daemon makes the real ones to the policy's size.
 const INNER: usize = 1;
@@ -349,7 +360,7 @@ pub fn is_own(map: u64) -> bool {
     }
     own! {
         plain: TAGS SCRATCH SOCKETS KNOWN RENAMED SESSIONS GENERATION ATTACHING PROGRESS RELATIVES SEATS STANDING
-            ENROLLED_USERS ENROLLED_CGROUPS GUARD HOLDS ANSWERS BLANK DECISIONS REPORTS COUNTS;
+            ENROLLED_USERS ENROLLED_CGROUPS MISSED LOOKED GUARD HOLDS ANSWERS BLANK DECISIONS REPORTS COUNTS;
         outer: FILTERS OBJECTS NAMES SHAPES PLACES SIDES PROFILES NETWORKS ABSTRACTS COMMANDS PROGRAMS
     }
 }

@@ -35,3 +35,10 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     enroll::made(Cgroup(ctx.arg(0)), ctx.arg(1));
     0
 }
+
+// void cgroup_rmdir(struct cgroup *cgrp, const char *path)
+#[btf_tracepoint(function = "cgroup_rmdir")]
+pub fn cgroup_rmdir(ctx: BtfTracePointContext) -> i32 {
+    enroll::removed(Cgroup(ctx.arg(0)));
+    0
+}

@@ -219,7 +219,7 @@ impl Guard {
             .map_err(Refused::Invalid)?;
         compiled.warnings.extend(warnings);
         let choices = self.choose(state, &policy, &compiled, &sessions);
-        let asking = Self::before_enrolling(&policy)?;
+        let asking = Self::before_enrolling(&policy, &compiled)?;
         let in_force = self.put_in_force(state, policy, compiled, &choices)?;
         self.take_choices(state, &choices);
         state.in_force = Some(in_force);

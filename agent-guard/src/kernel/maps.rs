@@ -8,7 +8,7 @@ use std::{
 
 use agent_guard_common::{
     attach::{Attaching, Progress, Relative},
-    enroll::Seat,
+    enroll::{Missed, Seat},
     event::{self, Judged},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
@@ -18,7 +18,7 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 32] = [
+pub const NAMES: [&str; 34] = [
     "TAGS",
     "SOCKETS",
     "SCRATCH",
@@ -32,6 +32,8 @@ pub const NAMES: [&str; 32] = [
     "STANDING",
     "ENROLLED_USERS",
     "ENROLLED_CGROUPS",
+    "MISSED",
+    "LOOKED",
     "GENERATION",
     "FILTERS",
     "OBJECTS",
@@ -65,6 +67,8 @@ pub struct Maps {
     standing: Array<MapData, Seat>,
     users: HashMap<MapData, u32, u32>,
     groups: HashMap<MapData, u64, u32>,
+    missed: Array<MapData, Missed>,
+    looked: Array<MapData, Missed>,
     holds: HashMap<MapData, u64, Record>,
     answers: HashMap<MapData, u64, Answer>,
     counts: PerCpuArray<MapData, u64>,
@@ -108,6 +112,8 @@ impl Maps {
             standing: open(maps, "STANDING")?,
             users: open(maps, "ENROLLED_USERS")?,
             groups: open(maps, "ENROLLED_CGROUPS")?,
+            missed: open(maps, "MISSED")?,
+            looked: open(maps, "LOOKED")?,
             holds: open(maps, "HOLDS")?,
             answers: open(maps, "ANSWERS")?,
             counts: open(maps, "COUNTS")?,
@@ -344,6 +350,25 @@ impl Maps {
     /// If the map can't be written.
     pub fn disenroll_group(&mut self, id: u64) -> Result<(), Error> {
         gone(self.groups.remove(&id), "ENROLLED_CGROUPS")
+    }
+
+    /// Control groups that could not be noted, and how far the daemon has looked after them.
+    ///
+    /// # Errors
+    ///
+    /// If a map can't be read.
+    pub fn missed_groups(&self) -> Result<(Missed, Missed), Error> {
+        let missed = self.missed.get(&0, 0).map_err(Error::map("MISSED"))?;
+        Ok((missed, self.looked.get(&0, 0).map_err(Error::map("LOOKED"))?))
+    }
+
+    /// The daemon has looked at all control groups.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be written.
+    pub fn set_looked(&mut self, looked: Missed) -> Result<(), Error> {
+        self.looked.set(0, looked, 0).map_err(Error::map("LOOKED"))
     }
 
     /// The calls that wait, by number.

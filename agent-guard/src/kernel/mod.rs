@@ -116,6 +116,9 @@ pub enum Error {
         /// What it said.
         source: std::io::Error,
     },
+    /// The kernel side has no room for the control groups that a policy enrolls, or they can't be looked at.
+    #[error("the policy's control groups: {0}")]
+    Groups(String),
     /// The kernel side was loaded by another version.
     #[error(
         "{path} holds the kernel side of another version of agent-guard, whose sessions may still run; end them (agent-guard session kill), remove {path}, or go back to that version"

@@ -222,6 +222,7 @@ pub const PROGRAMS: &[Program] = &[
     ),
     enrolls("enroll_interpreter", Kind::LsmAt(Hook::BPRM_CHECK_SECURITY), "enroll: interpreters of scripts"),
     enrolls("cgroup_mkdir", Kind::Tracepoint, "enroll: control groups, as soon as they are made"),
+    enrolls("cgroup_rmdir", Kind::Tracepoint, "enroll: control groups that are no more"),
     tracepoint("sched_process_fork", "who started whom"),
     tracepoint("sched_process_exec", "which program"),
     tracepoint("sched_process_exit", "when it ended"),

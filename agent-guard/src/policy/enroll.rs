@@ -108,6 +108,12 @@ impl Policy {
         self.enroll.iter().any(|entry| entry.by == By::Exe)
     }
 
+    /// Whether control groups are enrolled.
+    #[must_use]
+    pub fn enrolls_groups(&self) -> bool {
+        self.enroll.iter().any(|entry| matches!(entry.by, By::Unit | By::Cgroup))
+    }
+
     /// Gives numbers to standing sessions: those that they have had (by [`Enroll::key`]), else ones that are free.
     ///
     /// # Errors

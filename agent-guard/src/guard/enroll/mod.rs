@@ -28,7 +28,7 @@ pub(super) use self::marks::Asking;
 use super::{Guard, State, lock};
 use crate::{
     kernel,
-    policy::{Diagnostic, Policy},
+    policy::{Compiled, Diagnostic, Policy},
     session::proc,
     sys,
 };
@@ -51,6 +51,10 @@ pub(crate) struct Enrolled {
     standing: BTreeMap<String, u32>,
     /// What isn't as the policy wants it.
     problems: Vec<String>,
+    /// Control groups that are enrolled and not known to the kernel side.
+    unnoted: Option<String>,
+    /// When it was last tried to note those.
+    tried: Option<Instant>,
     /// When the service manager's program was looked at.
     looked: Option<Instant>,
 }
@@ -71,7 +75,7 @@ impl Enrolled {
 
     /// What isn't as the policy wants it, so that the guard isn't whole.
     pub(super) fn problems(&self) -> impl Iterator<Item = &String> {
-        self.problems.iter()
+        self.problems.iter().chain(&self.unnoted)
     }
 }
 
@@ -86,9 +90,13 @@ impl Guard {
         lock(&self.maps).clear_seats()
     }
 
-    /// To be called before a policy is published: what it enrolls by what it is can be asked about. Nothing changes for the
-    /// policy in force, which stays if the next one can't be published.
-    pub(super) fn before_enrolling(policy: &Policy) -> Result<Option<Arc<Asking>>, kernel::Error> {
+    /// To be called before a policy is published: what it enrolls by what it is can be asked about, and there is room for the
+    /// control groups. Nothing changes for the policy in force, which stays if the next one can't be published.
+    pub(super) fn before_enrolling(
+        policy: &Policy,
+        compiled: &Compiled,
+    ) -> Result<Option<Arc<Asking>>, kernel::Error> {
+        standing::too_many(policy, compiled).map_err(kernel::Error::Groups)?;
         if policy.enrolls_programs() { Asking::new(policy).map(Arc::new).map(Some) } else { Ok(None) }
     }
 
@@ -120,6 +128,7 @@ impl Guard {
         }
         self.stand_again(state);
         self.look_at_executor(state);
+        self.look_after_groups(state);
     }
 
     /// The service manager may have been upgraded.

@@ -6,9 +6,14 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
-use agent_guard_common::{ObjectKey, enroll::Seat, subject::Guard as Told};
+use agent_guard_common::{
+    ObjectKey,
+    enroll::{MAX_CGROUPS, Missed, Seat},
+    subject::Guard as Told,
+};
 use ulid::Ulid;
 
 use super::super::{Guard, State, lock, sessions::who};
@@ -27,6 +32,8 @@ use crate::{
 const HIERARCHIES: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 /// The program that the service manager executes for each service (`EXECUTOR` in systemd's meson.build).
 const EXECUTORS: [&str; 2] = ["/usr/lib/systemd/systemd-executor", "/lib/systemd/systemd-executor"];
+/// How often control groups are looked at that could not be noted.
+const GROUPS_EVERY: Duration = Duration::from_secs(10);
 /// Control groups that are looked at, at most.
 const MAX_GROUPS: usize = 200_000;
 
@@ -63,6 +70,17 @@ pub(super) fn mistakes(policy: &Policy) -> Vec<Diagnostic> {
         }
     }
     mistakes
+}
+
+/// More control groups than can be noted, of those that are there.
+pub(super) fn too_many(policy: &Policy, compiled: &Compiled) -> Result<(), String> {
+    let Some(root) = hierarchy().filter(|_| policy.enrolls_groups()) else { return Ok(()) };
+    let found = groups(&root, compiled).map_err(|error| format!("{}: {error}", root.display()))?;
+    let most = usize::try_from(MAX_CGROUPS).unwrap_or(usize::MAX);
+    if found.len() > most {
+        return Err(format!("it enrolls {} control groups that are there, and {most} can be", found.len()));
+    }
+    Ok(())
 }
 
 /// The root of the unified hierarchy.
@@ -228,19 +246,60 @@ impl Guard {
     /// Tells the kernel side which control groups that are there are enrolled. Those that come later it finds by itself.
     fn enroll_groups(&self, state: &mut State) -> Result<(), kernel::Error> {
         let Some(in_force) = &state.in_force else { return Ok(()) };
-        let any = in_force.policy.enroll.iter().any(|entry| matches!(entry.by, By::Unit | By::Cgroup));
+        // What is missed from here on is counted, and looked after next time.
+        let (missed, _) = lock(&self.maps).missed_groups()?;
         let before = lock(&self.maps).enrolled_groups()?;
-        let Some(root) = hierarchy().filter(|_| any) else {
-            return before.keys().try_for_each(|id| lock(&self.maps).disenroll_group(*id));
+        let Some(root) = hierarchy().filter(|_| in_force.policy.enrolls_groups()) else {
+            let mut maps = lock(&self.maps);
+            before.keys().try_for_each(|id| maps.disenroll_group(*id))?;
+            return maps.set_looked(Missed { first: 0, count: missed.count });
         };
         let found = groups(&root, &in_force.compiled)
             .map_err(|error| kernel::Error::call("readdir", root.display().to_string())(error))?;
         let mut maps = lock(&self.maps);
         before.keys().filter(|id| !found.contains_key(id)).try_for_each(|id| maps.disenroll_group(*id))?;
-        found.iter().try_for_each(|(id, number)| maps.enroll_group(*id, *number))?;
+        // In the order of their numbers: those behind one that has no room are refused with it.
+        let failed =
+            found.iter().find_map(|(id, number)| Some((*id, maps.enroll_group(*id, *number).err()?)));
+        let looked = match &failed {
+            Some((first, _)) => Missed { first: *first, count: u64::MAX },
+            None => Missed { first: 0, count: missed.count },
+        };
+        maps.set_looked(looked)?;
         drop(maps);
         self.say_running(state, &root);
-        Ok(())
+        failed.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Looks after control groups that the kernel side could not note. Until that is done nothing is executed there.
+    pub(super) fn look_after_groups(&self, state: &mut State) {
+        let missed = match lock(&self.maps).missed_groups() {
+            Ok((missed, looked)) => missed.count != looked.count,
+            Err(error) => {
+                state.enrolled.unnoted = Some(format!("whether all control groups are enrolled: {error}"));
+                return;
+            }
+        };
+        if !missed {
+            state.enrolled.unnoted = None;
+            return;
+        }
+        if state.enrolled.tried.is_some_and(|tried| tried.elapsed() < GROUPS_EVERY) {
+            return;
+        }
+        state.enrolled.tried = Some(Instant::now());
+        let done = self.enroll_groups(state);
+        let what = done.as_ref().err().map(|error| {
+            format!(
+                "control groups that may be enrolled can't be noted, so nothing is executed in those made since: {error}; remove \
+                 some, or change the policy"
+            )
+        });
+        match &what {
+            Some(what) => tracing::error!("{what}"),
+            None => tracing::warn!("control groups could not be noted when they were made; all are now"),
+        }
+        state.enrolled.unnoted = what;
     }
 
     /// Tells the kernel side which program the service manager executes for services.

@@ -32,6 +32,7 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("bpf-get", |a| args(a).and_then(|[path]| bpf_get(path))),
     ("bpf-delete", |a| args(a).and_then(|[path]| bpf_delete(path))),
     ("bpf-delete-inner", |a| args(a).and_then(|[path]| bpf_delete_inner(path))),
+    ("bpf-fill", |a| args(a).and_then(|[path, count]| bpf_fill(path, count.parse()?))),
     ("bpf-program-by-id", |a| args(a).and_then(|[id]| Ok(by_id(13, id.parse()?)))),
     ("bpf-map-by-id", |a| args(a).and_then(|[id]| Ok(by_id(14, id.parse()?)))),
     ("perf", |_| Ok(perf())),
@@ -183,6 +184,19 @@ fn bpf_delete_inner(path: &str) -> Result<i32> {
     anyhow::ensure!(code == 0, "the outer map has nothing at 0");
     let inner = need("the inner map", bpf_open(14, &id_attributes(id)))?;
     Ok(delete_nothing(&inner))
+}
+
+/// Puts so many elements into a map that is pinned, with keys of 64 bits and values of 32 (`MAP_UPDATE_BATCH`).
+fn bpf_fill(path: &str, count: u32) -> Result<i32> {
+    let map = need("the map", pinned(path)?)?;
+    let keys: Vec<u64> = (1..=u64::from(count)).map(|number| number << 40).collect();
+    let values = vec![0_u32; keys.len()];
+    let count_and_map = u64::from(map.as_raw_fd().cast_unsigned()) << 32 | u64::from(count);
+    // in_batch, out_batch, keys, values, count and map_fd, elem_flags, flags.
+    let words = [0, 0, keys.as_ptr() as u64, values.as_ptr() as u64, count_and_map, 0, 0];
+    let attributes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    // SAFETY: attributes that live through the call, and as many keys and values as they say.
+    Ok(errno(unsafe { libc::syscall(libc::SYS_bpf, 26, attributes.as_ptr(), attributes.len()) }))
 }
 
 fn pinned(path: &str) -> Result<Result<OwnedFd, i32>> {

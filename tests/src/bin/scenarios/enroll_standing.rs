@@ -1,16 +1,20 @@
 //! Enrollment: users and control groups, whose programs have a session that is there all the time.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use agent_guard_common::{ABI, enroll::MAX_CGROUPS};
 use anyhow::{Context, Result, ensure};
+use aya::maps::{HashMap, Map, MapData};
 use serde_json::Value;
 
 use crate::Scenario;
 use crate::fixture::enrolled::{Agents, Got, OTHER, enroll, got, policy_with, says, sessions, standing};
-use crate::fixture::guard::{CHANGES, cli, policy, rule};
+use crate::fixture::guard::{CHANGES, PINS, cli, degraded, policy, rule};
+use crate::fixture::process::run;
 use crate::fixture::world::{PROD, mode};
-use crate::fixture::{SOON, World, contains, same, text, until};
+use crate::fixture::{SOON, World, attack, contains, same, text, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("enroll_user", "a user's programs are in one session", user),
@@ -19,6 +23,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "control groups' programs are in one session, as soon as the group is made",
         unit,
     ),
+    Scenario::direct(
+        "enroll_full",
+        "control groups that can't be noted execute nothing until they can; those that are removed take no room",
+        full,
+    )
+    .on("6.12"),
 ];
 
 /// A program as another user; in a control group, if one is given.
@@ -155,4 +165,53 @@ fn unit() -> Result<()> {
 
 fn text_of(session: &Value) -> String {
     text(session, "/name").to_owned()
+}
+
+/// Control groups that the kernel side knows.
+fn noted() -> Result<usize> {
+    let map = MapData::from_pin(noted_in()).context("can't open the map")?;
+    let map = HashMap::<_, u64, u32>::try_from(Map::HashMap(map)).context("it is no such map")?;
+    Ok(map.keys().count())
+}
+
+fn noted_in() -> PathBuf {
+    Path::new(PINS).join(format!("abi-{ABI}/maps/ENROLLED_CGROUPS"))
+}
+
+/// Has no room left for control groups.
+fn fill() -> Result<()> {
+    let pin = noted_in().display().to_string();
+    let all = format!("{}", MAX_CGROUPS + 1);
+    run(Command::new(attack()?).args(["bpf-fill", &pin, &all]))?.says("errno 7").map(drop)
+}
+
+fn full() -> Result<()> {
+    let (world, _agents) = (World::new()?, Agents::new()?);
+    let mut guard = standing(&policy_with(&enroll("unit", &["runner@*.service"])))?;
+    let before = noted()?;
+    let first = Group::new("/runner@first.service")?;
+    same("known", noted()?, before + 1)?;
+    drop(first);
+    same("known when it is removed", noted()?, before)?;
+
+    let other = Group::new("/other.service")?;
+    guard.kill()?;
+    fill()?;
+    let late = Group::new("/runner@late.service")?;
+    let stranger = Group::new("/stranger.service")?;
+    same("one without room", late.tries(&world)?, Got::NotExecuted)?;
+    // Nobody can tell which of those made since are enrolled.
+    same("another one made since", stranger.tries(&world)?, Got::NotExecuted)?;
+    same("one made before", other.tries(&world)?, says("ok"))?;
+    guard.launch()?;
+    same("with a daemon", late.tries(&world)?, says("EPERM"))?;
+    same("another one with a daemon", stranger.tries(&world)?, says("ok"))?;
+
+    // The daemon makes room where there is some.
+    fill()?;
+    let later = Group::new("/runner@later.service")?;
+    until("it is looked after", SOON, || Ok((later.tries(&world)? == says("EPERM")).then_some(())))?;
+    until("all is well", SOON, || Ok(degraded()?.is_empty().then_some(())))?;
+    drop((late, later, stranger, other));
+    guard.stop()
 }

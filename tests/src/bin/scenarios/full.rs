@@ -2,7 +2,7 @@
 //!
 //! Of the maps (`ARCHITECTURE.md`, *Maps*) these can be filled from outside: `SESSIONS`, `HOLDS`, `SIDES`, `PLACES` (and with
 //! it `OBJECTS` and `NAMES`, which have an entry for each of its paths at most), `DECISIONS`, and `REPORTS`
-//! (`events_flood`). These can't, and why:
+//! (`events_flood`), `ENROLLED_CGROUPS` (`enroll_full`). These can't, and why:
 //!
 //! - `TAGS` and `SCRATCH` are task storage: bounded by the kernel's memory alone, which is taken without waiting and, for
 //!   what a control group is charged, beyond its limit. It fails when the host has no page left, where nothing else
@@ -11,6 +11,9 @@
 //! - `RENAMED`, `GENERATION`, `FILTERS`, `GUARD`, `BLANK` and `COUNTS` are arrays with everything in its place.
 //! - `SHAPES`, `PROFILES`, `NETWORKS`, `COMMANDS` and `PROGRAMS` are filled by policies, and a policy that has no room is refused before it is
 //!   written: unit tests of `policy`.
+//! - `ENROLLED_USERS` and `STANDING` have an entry for what a policy enrolls, and one that enrolls more is refused; `SEATS` has one
+//!   for each program that the daemon makes a session for, of which there are less at the same time, and without a seat none is
+//!   executed.
 //! - `ANSWERS` has as many places as `HOLDS`, and an answer is written only for a call that waits there.
 
 use std::fs;
