@@ -19,6 +19,8 @@ pub(crate) enum Confinement {
     Denied,
     /// As `Allowed`, with so many rules in the policy.
     Rules(usize),
+    /// As `Untagged`, and the policy enrolls programs, a user and units: others.
+    Enrolling,
 }
 
 /// A case.
@@ -39,7 +41,11 @@ impl Case {
 
     /// Whether the operation can be measured so: what is never judged can't be denied.
     pub(crate) fn fits(&self, op: Op) -> bool {
-        self.confinement != Confinement::Denied || op.can_be_denied()
+        match self.confinement {
+            Confinement::Denied => op.can_be_denied(),
+            Confinement::Enrolling => op.executes(),
+            _ => true,
+        }
     }
 }
 
@@ -47,9 +53,10 @@ impl Case {
 pub(crate) const USUAL: usize = 6;
 
 /// All cases, in the order of the table.
-pub(crate) const ALL: [Case; 11] = [
+pub(crate) const ALL: [Case; 12] = [
     Case::new("bare", Confinement::Bare, USUAL),
     Case::new("untagged", Confinement::Untagged, USUAL),
+    Case::new("untagged_enroll", Confinement::Enrolling, USUAL),
     Case::new("tagged_d2", Confinement::Allowed, 2),
     Case::new("tagged_d6", Confinement::Allowed, USUAL),
     Case::new("tagged_d12", Confinement::Allowed, 12),
@@ -78,6 +85,8 @@ mod tests {
         let denied = ALL.iter().find(|case| case.name == "denied_d6").unwrap();
         assert!(denied.fits(Op::OpenWrite));
         assert!(!denied.fits(Op::Stat));
+        let enrolling = ALL.iter().find(|case| case.name == "untagged_enroll").unwrap();
+        assert!(enrolling.fits(Op::VforkExec) && !enrolling.fits(Op::OpenRead));
         assert!(ALL[0].fits(Op::Stat));
     }
 }

@@ -63,18 +63,28 @@ impl Guard {
     /// Puts a policy with that many file rules in force.
     pub(crate) fn rules(&self, count: usize) -> Result<()> {
         write_policy(count)?;
+        self.reload(&format!("with {count} rules"))
+    }
+
+    /// Brings a policy into force that enrolls others than who is measured.
+    pub(crate) fn enroll(&self) -> Result<()> {
+        write_policy(0)?;
+        let entry = |by: &str, who: &str| format!("[[enroll]]\n{by} = [{who:?}]\nprofile = {PROFILE:?}\n");
+        let text =
+            entry("exe", "/opt/bench-enrolled") + &entry("user", "4242") + &entry("unit", "bench@*.service");
+        let path = format!("{POLICIES}/30-enroll.toml");
+        fs::write(&path, format!("version = 1\n{text}")).with_context(|| format!("can't write {path}"))?;
+        self.reload("that enrolls")
+    }
+
+    fn reload(&self, policy: &str) -> Result<()> {
         let begun = Instant::now();
         let done =
             Command::new(PROGRAM).args(["policy", "reload"]).output().context("can't ask the daemon")?;
         let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        ensure!(
-            done.status.success(),
-            "a policy with {count} rules is refused: {}; {}",
-            said.trim(),
-            log_tail()
-        );
+        ensure!(done.status.success(), "a policy {policy} is refused: {}; {}", said.trim(), log_tail());
         // Nanoseconds are instructions.
-        eprintln!("{count} rules in force after {} million instructions", begun.elapsed().as_millis());
+        eprintln!("a policy {policy} in force after {} million instructions", begun.elapsed().as_millis());
         Ok(())
     }
 

@@ -73,6 +73,11 @@ impl Op {
         Self::ALL.into_iter().find(|op| op.name() == name)
     }
 
+    /// Whether it executes a program.
+    pub(crate) fn executes(self) -> bool {
+        matches!(self, Self::VforkExec | Self::ExecArgv)
+    }
+
     /// Whether a policy with the default for what is outside of its scope denies it.
     pub(crate) fn can_be_denied(self) -> bool {
         matches!(self, Self::OpenWrite | Self::CreateUnlink | Self::Rename | Self::Connect)

@@ -59,7 +59,7 @@ pub(crate) fn main(args: &[&str]) -> Result<()> {
     ];
     bench.bare(&ops, &wanted)?;
     bench.bare_works(&workloads)?;
-    for confinement in order.into_iter().chain(rules_of(&wanted)) {
+    for confinement in order.into_iter().chain(rules_of(&wanted)).chain([Confinement::Enrolling]) {
         let cases: Vec<Case> =
             wanted.iter().copied().filter(|case| case.confinement == confinement).collect();
         if !cases.is_empty() {
@@ -215,10 +215,17 @@ impl Bench {
             Some(guard) => guard,
             None => self.guard.insert(Guard::start()?),
         };
-        if let Confinement::Rules(count) = confinement {
-            guard.thaw()?;
-            guard.rules(count)?;
-            places::forget_looked_up()?;
+        match confinement {
+            Confinement::Rules(count) => {
+                guard.thaw()?;
+                guard.rules(count)?;
+                places::forget_looked_up()?;
+            }
+            Confinement::Enrolling => {
+                guard.thaw()?;
+                guard.enroll()?;
+            }
+            _ => {}
         }
         Ok(())
     }
