@@ -360,9 +360,9 @@ pub struct PolicyRefused {
 pub struct EventsLost {
     /// What was lost: `decisions`, `reports`, or events on the way to a sink.
     pub kind: String,
-    /// Where: `ring buffer`, a sink's name, `follower`.
+    /// Where: `ring buffer`, a sink's name, `follower`, or a path of the guard's that is watched.
     pub place: String,
-    /// How many.
+    /// How many, at least.
     pub count: u64,
     /// The first, as far as is known.
     pub from: Time,

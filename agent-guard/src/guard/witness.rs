@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{Guard, lock, own};
 use crate::{
     api::types::Time,
-    events::activity::{Activity, Decided, Event, FileRef, Judged, Object},
+    events::activity::{Activity, Decided, Event, EventsLost, FileRef, Judged, Object},
     sys::notices::{Done, Notice, Notices},
 };
 
@@ -66,13 +66,24 @@ impl Guard {
 
     fn say_witnessed(&self, path: PathBuf, notice: &Notice) {
         let state = lock(&self.state);
+        if notice.done == Done::Lost {
+            let now = Time::now();
+            self.log.say(Activity::EventsLost(EventsLost {
+                kind: "reports".to_owned(),
+                place: path.display().to_string(),
+                count: 1,
+                from: now,
+                to: now,
+            }));
+            return;
+        }
         let actor = notice.process.map(|pid| state.actor(&state.processes.by_number(pid)));
         let operation = match notice.done {
             Done::Created => Op::CREATE,
             Done::Removed => Op::DELETE,
             Done::Moved => Op::RENAME,
             Done::Written => Op::WRITE,
-            Done::Metadata => Op::METADATA,
+            Done::Metadata | Done::Lost => Op::METADATA,
         };
         let judged = Judged {
             actor: actor.unwrap_or_default(),
@@ -107,8 +118,13 @@ impl Witness {
 
     fn watch(&mut self, path: &Path, busy: bool, depth: usize) {
         let Some(object) = id(path) else { return };
-        if !self.watched.contains_key(path) && self.watched.len() < MAX_WATCHED {
-            match Notices::of(path, busy) {
+        if !self.watched.contains_key(path) {
+            let watched = if self.watched.len() < MAX_WATCHED {
+                Notices::of(path, busy)
+            } else {
+                Err(io::Error::other("more files and directories than are watched"))
+            };
+            match watched {
                 Ok(notices) => drop(self.watched.insert(path.to_owned(), (notices, object))),
                 Err(error) if !self.refused.iter().any(|refused| refused == path) => {
                     tracing::warn!(path = %path.display(), %error, "what is done to this by others can't be told");
@@ -138,8 +154,9 @@ impl Witness {
                 if notice.process == Some(me) || kernels_own(&path) {
                     continue;
                 }
-                let before = self.told.insert((path.clone(), notice.done, notice.process), now);
-                if before.is_none_or(|before| now.duration_since(before) >= ONCE) {
+                let act = (path.clone(), notice.done, notice.process);
+                if self.told.get(&act).is_none_or(|before| now.duration_since(*before) >= ONCE) {
+                    self.told.insert(act, now);
                     all.push((path, notice));
                 }
             }

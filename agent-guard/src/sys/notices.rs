@@ -30,6 +30,7 @@ const CREATE: u32 = 0x100;
 const DELETE: u32 = 0x200;
 const DELETE_SELF: u32 = 0x400;
 const MOVE_SELF: u32 = 0x800;
+const OVERFLOW: u32 = 0x4000;
 /// What is watched, besides writing.
 const WATCHED: u32 = ATTRIB | MOVED | CREATE | DELETE | DELETE_SELF | MOVE_SELF;
 
@@ -46,6 +47,8 @@ pub enum Done {
     Written,
     /// Owner, mode, times, or the number of names were changed.
     Metadata,
+    /// More than the kernel keeps: some weren't told.
+    Lost,
 }
 
 /// Something that has happened.
@@ -135,6 +138,7 @@ fn done(mask: u32) -> impl Iterator<Item = Done> {
         (MOVED | MOVE_SELF, Done::Moved),
         (MODIFY | CLOSE_WRITE, Done::Written),
         (ATTRIB, Done::Metadata),
+        (OVERFLOW, Done::Lost),
     ]
     .into_iter()
     .filter(move |(bits, _)| mask & bits != 0)
@@ -233,6 +237,7 @@ mod tests {
                 notice(Done::Removed, None, None),
             ]
         );
+        assert_eq!(done(OVERFLOW).collect::<Vec<_>>(), [Done::Lost]);
         let mut bytes = [[1u32, ATTRIB, 0, 4].map(u32::to_ne_bytes).concat(), b"abc\0".to_vec()].concat();
         bytes.extend([1u32, MOVE_SELF, 0, 0].map(u32::to_ne_bytes).concat());
         assert_eq!(
