@@ -356,7 +356,7 @@ fn profile<T: Tables>(tables: &T, index: u32) -> Result<&Profile, Fault> {
     }
 }
 
-pub use single::{Command, abstract_name, capability, command, connect, system};
+pub use single::{Command, abstract_name, capability, command, connect, listen, system};
 
 mod single;
 #[cfg(test)]

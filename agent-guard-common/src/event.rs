@@ -245,6 +245,11 @@ hooks! {
     50 BPRM_CREDS_FOR_EXEC "bprm_creds_for_exec",
     51 SOCKET_POST_CREATE "socket_post_create",
     52 UNIX_MAY_SEND "unix_may_send",
+    53 SOCKET_BIND "socket_bind",
+    54 SOCKET_LISTEN "socket_listen",
+    55 SOCKET_ACCEPT "socket_accept",
+    56 SOCK_GRAFT "sock_graft",
+    57 SCTP_BIND_CONNECT "sctp_bind_connect",
 }
 
 /// The components of a path text, as the kernel side writes them: from the object towards the root,

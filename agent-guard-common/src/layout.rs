@@ -193,6 +193,26 @@ layout! {
     sock_family,
     /// `sock.sk_protocol`, u16.
     sock_protocol,
+    /// `sock.sk_type`, u16.
+    sock_type,
+    /// `sock.__sk_common.skc_state`, unsigned char.
+    sock_state,
+    /// `sock.__sk_common.skc_daddr`, __be32: the peer's IPv4 address.
+    sock_daddr,
+    /// `sock.__sk_common.skc_rcv_saddr`, __be32: the own one that is bound to.
+    sock_rcv_saddr,
+    /// `sock.__sk_common.skc_dport`, __be16: the peer's port.
+    sock_dport,
+    /// `sock.__sk_common.skc_num`, __u16: the own port in host order.
+    sock_num,
+    /// `sock.__sk_common.skc_v6_daddr`, struct in6_addr.
+    sock_v6_daddr,
+    /// `sock.__sk_common.skc_v6_rcv_saddr`, struct in6_addr.
+    sock_v6_rcv_saddr,
+    /// `sock.__sk_common.skc_net.net`, pointer to net.
+    sock_net,
+    /// `net.net_cookie`, u64: another one for each network name space.
+    net_cookie,
     /// `msghdr.msg_name`, pointer.
     msghdr_msg_name,
     /// `msghdr.msg_namelen`, int.

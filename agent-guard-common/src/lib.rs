@@ -16,6 +16,7 @@ pub mod enroll;
 pub mod event;
 pub mod layout;
 pub mod names;
+pub mod net;
 pub mod object;
 pub mod op;
 pub mod rules;
@@ -23,10 +24,11 @@ pub mod subject;
 pub mod system;
 pub mod verdict;
 
-pub use object::{Chain, NameKey, NetKey, ObjectKey};
+pub use net::{Endpoint, NetKey, Protocol};
+pub use object::{Chain, NameKey, ObjectKey};
 pub use op::Op;
 pub use verdict::{Fault, Source, Verdict};
 
 /// Version of everything that is shared through pinned maps and the ring buffer. A daemon adopts
 /// pins of its own version only. Raise it with every change to a shared struct or map.
-pub const ABI: u32 = 6;
+pub const ABI: u32 = 7;

@@ -90,29 +90,6 @@ pub enum Chain {
     Mount,
 }
 
-/// An address in a network table: what a longest-prefix match runs over.
-#[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct NetKey {
-    /// Index of the profile, big-endian, so that its bits come first in the prefix.
-    pub profile: [u8; 4],
-    /// IPv6 address; IPv4 in its mapped form, `::ffff:a.b.c.d`.
-    pub addr: [u8; 16],
-}
-
-impl NetKey {
-    /// Bits of the profile, which every prefix has in full.
-    pub const PROFILE_BITS: u32 = 32;
-    /// Bits of a whole key.
-    pub const BITS: u32 = 160;
-
-    /// The key of an address as one profile sees it.
-    #[must_use]
-    pub const fn new(profile: u32, addr: [u8; 16]) -> Self {
-        Self { profile: profile.to_be_bytes(), addr }
-    }
-}
-
 /// An abstract name of a Unix socket, or what such names begin with, as one profile sees it: what a longest-prefix match runs
 /// over. Names have any bytes, so none can mark their end: a whole name carries its length before it, where what names begin
 /// with has 0.
@@ -153,27 +130,6 @@ pub struct AbstractKey {
     pub name: AbstractName,
 }
 
-/// IPv4 in its IPv6 form, `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
-#[must_use]
-pub const fn mapped(v4: [u8; 4]) -> [u8; 16] {
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]]
-}
-
-/// The address that the kernel really goes to: the unspecified address means the host itself
-/// (`ip_route_connect`, `__ip6_datagram_connect` and `tcp_v6_connect`, Linux 6.1).
-#[must_use]
-pub fn effective(addr: [u8; 16]) -> [u8; 16] {
-    const LOOPBACK4: [u8; 16] = mapped([127, 0, 0, 1]);
-    const LOOPBACK6: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-    if addr == [0; 16] {
-        LOOPBACK6
-    } else if addr == mapped([0; 4]) {
-        LOOPBACK4
-    } else {
-        addr
-    }
-}
-
 #[cfg(feature = "user")]
 mod pod {
     // SAFETY: plain integers, `repr(C)`, no padding.
@@ -184,8 +140,6 @@ mod pod {
     unsafe impl aya::Pod for super::SideKey {}
     // SAFETY: plain integers, `repr(C)`, no padding.
     unsafe impl aya::Pod for super::Identified {}
-    // SAFETY: bytes.
-    unsafe impl aya::Pod for super::NetKey {}
     // SAFETY: bytes.
     unsafe impl aya::Pod for super::AbstractName {}
 }
@@ -200,16 +154,8 @@ mod tests {
         assert_eq!(size_of::<NameKey>(), 24);
         assert_eq!(size_of::<SideKey>(), 8);
         assert_eq!(size_of::<Identified>(), 32);
-        assert_eq!(size_of::<NetKey>() * 8, NetKey::BITS as usize);
         assert_eq!(size_of::<AbstractName>(), 5 + AbstractName::ROOM);
         assert_eq!(size_of::<AbstractKey>(), 4 + size_of::<AbstractName>());
-    }
-
-    #[test]
-    fn unspecified_is_loopback() {
-        assert_eq!(effective(mapped([0; 4])), mapped([127, 0, 0, 1]));
-        assert_eq!(effective([0; 16])[15], 1);
-        assert_eq!(effective(mapped([10, 0, 0, 1])), mapped([10, 0, 0, 1]));
     }
 
     #[test]

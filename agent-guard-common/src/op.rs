@@ -24,6 +24,11 @@ impl Op {
     pub const CONNECT: Self = Self(7);
     /// The same to a Unix socket, where it counts which hooks see it. Calls, rules and events have [`Op::CONNECT`].
     pub const UNIX: Self = Self(8);
+    /// Bind a socket to an address of the host's, listen there, or accept a connection.
+    pub const LISTEN: Self = Self(9);
+    /// Ask for names, where it counts which programs bring the questions to the daemon. Calls, rules and events have
+    /// [`Op::CONNECT`].
+    pub const NAMES: Self = Self(10);
 
     /// Execute a program with arguments.
     pub const EXEC: Self = Self(16);
@@ -69,6 +74,18 @@ impl Op {
     pub const SIGNAL: Self = Self(50);
     /// Change priorities and limits of processes outside the session.
     pub const PRIORITY: Self = Self(51);
+    /// Make sockets of virtual machines' (`AF_VSOCK`).
+    pub const VSOCK: Self = Self(52);
+    /// Make netlink sockets other than for routes, which libraries ask for the host's addresses.
+    pub const NETLINK: Self = Self(53);
+    /// Make sockets of the kernel's cryptography (`AF_ALG`).
+    pub const CRYPTO: Self = Self(54);
+    /// Make Bluetooth sockets.
+    pub const BLUETOOTH: Self = Self(55);
+    /// Make network devices whose other end is a process (`/dev/net/tun`).
+    pub const TUN: Self = Self(56);
+    /// Make sockets of any other family, or of a protocol of the Internet's that rules don't know.
+    pub const SOCKETS: Self = Self(57);
     /// Use a capability that isn't part of another operation.
     pub const CAPABILITY: Self = Self(63);
 
@@ -79,7 +96,7 @@ impl Op {
     pub const SYSTEM_COUNT: usize = 32;
 
     /// Operations on the system that have a verdict, in the order of their numbers.
-    pub const SYSTEM: [Self; 20] = [
+    pub const SYSTEM: [Self; 26] = [
         Self::MOUNT,
         Self::NAMESPACES,
         Self::MODULES,
@@ -100,6 +117,12 @@ impl Op {
         Self::PTRACE,
         Self::SIGNAL,
         Self::PRIORITY,
+        Self::VSOCK,
+        Self::NETLINK,
+        Self::CRYPTO,
+        Self::BLUETOOTH,
+        Self::TUN,
+        Self::SOCKETS,
     ];
 
     /// Operations on files, in the order of their numbers.
@@ -117,7 +140,8 @@ impl Op {
             Self::DELETE => "delete",
             Self::RENAME => "rename",
             Self::METADATA => "metadata",
-            Self::CONNECT | Self::UNIX => "connect",
+            Self::CONNECT | Self::UNIX | Self::NAMES => "connect",
+            Self::LISTEN => "listen",
             Self::EXEC => "exec",
             Self::ENROLL => "enroll",
             Self::MOUNT => "mount",
@@ -140,6 +164,12 @@ impl Op {
             Self::PTRACE => "ptrace",
             Self::SIGNAL => "signal",
             Self::PRIORITY => "priority",
+            Self::VSOCK => "vsock",
+            Self::NETLINK => "netlink",
+            Self::CRYPTO => "crypto",
+            Self::BLUETOOTH => "bluetooth",
+            Self::TUN => "tun",
+            Self::SOCKETS => "sockets",
             Self::CAPABILITY => "capability",
             _ => "unknown",
         }
@@ -166,9 +196,9 @@ impl Op {
         self.0 & 32 != 0
     }
 
-    /// All of them that can be asked for by name: not [`Op::CAPABILITY`], [`Op::UNIX`] and [`Op::ENROLL`].
+    /// All of them that can be asked for by name: not [`Op::CAPABILITY`], [`Op::UNIX`], [`Op::NAMES`] and [`Op::ENROLL`].
     pub fn all() -> impl Iterator<Item = Self> {
-        Self::FILE.into_iter().chain([Self::CONNECT, Self::EXEC]).chain(Self::SYSTEM)
+        Self::FILE.into_iter().chain([Self::CONNECT, Self::LISTEN, Self::EXEC]).chain(Self::SYSTEM)
     }
 
     /// The operation with that name, if there is one.

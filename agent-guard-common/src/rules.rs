@@ -13,6 +13,7 @@
 //! | commands | state | [`CommandState`] | sized to the policy |
 //! | programs | [`ObjectKey`] | number of a program | sized to the policy |
 //! | networks | prefix of [`NetKey`] | [`NetEntry`] | sized to the policy |
+//! | named | [`NamedKey`] | [`Named`] | [`MAX_NAMED`] |
 //! | abstracts | prefix of [`AbstractName`](crate::object::AbstractName) | [`AbstractEntry`] | sized to the policy |
 //!
 //! A *place* is what all rules together say of one path: where it leads to (an object) and how it is called (names)
@@ -20,7 +21,8 @@
 
 use crate::{
     names::Shapes,
-    object::{AbstractKey, NameKey, NetKey, ObjectKey, SideKey},
+    net::{NamedKey, NetKey, Protocol},
+    object::{AbstractKey, NameKey, ObjectKey, SideKey},
     op::Op,
     verdict::Verdict,
 };
@@ -30,6 +32,10 @@ pub const MAX_PROFILES: u32 = 64;
 
 /// Port rules of one address prefix, at most, those of the prefixes around it included.
 pub const MAX_PORTS: usize = 16;
+/// Port rules of one address that has names, at most.
+pub const MAX_NAMED_PORTS: usize = 8;
+/// Addresses that sessions have from asking for names, at most, all together.
+pub const MAX_NAMED: u32 = 1 << 16;
 
 /// A rule in one word: its verdict, then its number counted down from 0. So the greater of two is the stricter, and of
 /// two that are as strict the one with the lower number. 0, the default, is no rule.
@@ -166,8 +172,10 @@ pub struct Profile {
     pub connect: u8,
     /// Verdict of `exec.anonymous`: programs that no path leads to.
     pub anonymous: u8,
+    /// What nothing in `network.listen` names.
+    pub listen: u8,
     /// Zero.
-    pub pad: [u8; 2],
+    pub pad: u8,
     /// One bit for each operation that anything but `allow` can be said of, critical rules and rules of the session's own
     /// paths included ([`Op::mask`]). Others needn't be judged. Connections always are.
     pub judged: u64,
@@ -188,6 +196,10 @@ impl Profile {
     pub const PRESENT: u32 = 1;
     /// `mode = "report"`: judge and log everything, block nothing.
     pub const REPORT_ONLY: u32 = 2;
+    /// Names are asked of the daemon only, wherever the question is sent to.
+    pub const NAMES: u32 = 4;
+    /// `network.denied = "ECONNREFUSED"`: what a connection that is denied fails with.
+    pub const REFUSED: u32 = 8;
 
     /// Whether an operation has to be judged.
     #[inline(always)]
@@ -237,10 +249,30 @@ pub struct PortRule {
     pub high: u16,
     /// [`Verdict`]; [`Verdict::NONE`] ends the list.
     pub verdict: u8,
+    /// The protocol; [`Protocol::ANY`] for all.
+    pub protocol: Protocol,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
     /// Number of the rule in the generation's list.
     pub rule: u32,
+}
+
+impl PortRule {
+    /// Whether it is about a port of a protocol.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_about(&self, port: u16, protocol: Protocol) -> bool {
+        self.low <= port
+            && port <= self.high
+            && (self.protocol.0 == Protocol::ANY.0 || self.protocol.0 == protocol.0)
+    }
+
+    /// As a rule in one word; the list's end is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(&self) -> Slot {
+        if self.verdict == Verdict::NONE.0 { Slot::NONE } else { Slot::new(Verdict(self.verdict), self.rule) }
+    }
 }
 
 /// What a profile says of an address prefix: the rules of the prefix and of all prefixes around
@@ -250,6 +282,19 @@ pub struct PortRule {
 pub struct NetEntry {
     /// The rules.
     pub ports: [PortRule; MAX_PORTS],
+}
+
+/// What the rules about names say of an address that a session has got by asking for names: those of all these names, the
+/// strictest first. The first that is about the port and the protocol counts.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Named {
+    /// Nanoseconds since boot until when it may be connected to.
+    pub until: u64,
+    /// The rules for those who connect until then.
+    pub ports: [PortRule; MAX_NAMED_PORTS],
+    /// And for sockets that have gone there before: a connection outlasts the name.
+    pub before: [PortRule; MAX_NAMED_PORTS],
 }
 
 /// What a profile says of an abstract name of a Unix socket, or of all that begin so.
@@ -284,6 +329,8 @@ pub trait Tables {
     fn program(&self, key: &ObjectKey) -> u8;
     /// The entry of the longest prefix that has the address.
     fn network(&self, key: &NetKey) -> Option<&NetEntry>;
+    /// What a session has an address from.
+    fn named(&self, key: &NamedKey) -> Option<&Named>;
     /// The entry with the most bits of those that count.
     fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry>;
 }
@@ -300,6 +347,8 @@ mod pod {
     unsafe impl aya::Pod for super::Profile {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::NetEntry {}
+    // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
+    unsafe impl aya::Pod for super::Named {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::AbstractEntry {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
@@ -319,6 +368,7 @@ mod tests {
         assert_eq!(size_of::<Profile>(), 72);
         assert_eq!(size_of::<CommandState>(), 520);
         assert_eq!(size_of::<NetEntry>(), 12 * MAX_PORTS);
+        assert_eq!(size_of::<Named>(), 8 + 2 * 12 * MAX_NAMED_PORTS);
         assert_eq!(size_of::<AbstractEntry>(), 8);
     }
 

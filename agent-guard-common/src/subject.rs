@@ -157,6 +157,12 @@ pub struct Guard {
     /// The program that the host's service manager executes for each service, in its control group, and that becomes the
     /// service then: it is the manager's own and not enrolled. Zero if there is none.
     pub executor: crate::ObjectKey,
+    /// The network name space of the daemon, by its number (`SO_NETNS_COOKIE`).
+    pub namespace: u64,
+    /// The ports of its resolver, for IPv4 and for IPv6, in host order; 0 where there is none.
+    pub resolver: [u16; 2],
+    /// Zero.
+    pub pad2: u32,
 }
 
 impl Guard {
@@ -188,7 +194,7 @@ mod tests {
         assert_eq!(size_of::<Tag>(), 40 + 32 + 8 + 8 + 8 + 32 + 2 * 56);
         assert_eq!(size_of::<Session>(), 40);
         assert_eq!(size_of::<Answer>(), 8);
-        assert_eq!(size_of::<Guard>(), 40 + 16 + 32 + 2 * 16);
+        assert_eq!(size_of::<Guard>(), 40 + 16 + 32 + 2 * 16 + 16);
     }
 
     #[test]

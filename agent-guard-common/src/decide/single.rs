@@ -2,9 +2,10 @@
 
 use super::{Decision, known, profile};
 use crate::{
-    object::{AbstractKey, AbstractName, NetKey},
+    net::{Endpoint, NamedKey, NetKey, mapped},
+    object::{AbstractKey, AbstractName},
     op::Op,
-    rules::{CommandState, Tables},
+    rules::{CommandState, PortRule, Profile, Slot, Tables},
     verdict::{Fault, Source, Verdict},
 };
 
@@ -35,30 +36,90 @@ pub fn capability<T: Tables>(tables: &T, index: u32, capability: u32) -> Result<
     Ok(Decision::new(verdict, Source::SYSTEM, 0).under(profile))
 }
 
+/// The first rule of a list that is about an endpoint.
+#[inline(always)]
+fn first(ports: &[PortRule], to: &Endpoint) -> Slot {
+    for rule in ports {
+        if rule.verdict == Verdict::NONE.0 {
+            break;
+        }
+        if rule.is_about(to.port, to.protocol) {
+            return rule.slot();
+        }
+    }
+    Slot::NONE
+}
+
 /// Decides about a connection (or a message sent without one) to an address.
 ///
-/// `addr` is the address that the kernel goes to ([`crate::object::effective`]), IPv4 mapped;
-/// `port` is in host order. Of the rules of the longest prefix the first with the port decides, else what
-/// the profile says of connections that nothing names.
+/// The address is the one that the kernel goes to ([`crate::net::effective`]). Of the rules of the longest prefix the first
+/// that is about port and protocol counts; where the session has the address from asking for a name, `now` (nanoseconds since
+/// boot) is before its end and a rule about the name is about the port, that one counts too, and the stricter decides: a name
+/// doesn't make an address allowed that a rule denies. Else what the profile says of connections that nothing names. 0 for
+/// `now` is for sockets that have gone there before.
 ///
 /// # Errors
 ///
 /// [`Fault::PROFILE`] if the generation doesn't know the profile.
 #[inline(always)]
-pub fn connect<T: Tables>(tables: &T, index: u32, addr: [u8; 16], port: u16) -> Result<Decision, Fault> {
+pub fn connect<T: Tables>(
+    tables: &T,
+    index: u32,
+    session: u64,
+    to: &Endpoint,
+    now: u64,
+) -> Result<Decision, Fault> {
     let entry = profile(tables, index)?;
-    if let Some(net) = tables.network(&NetKey::new(index, addr)) {
-        for rule in &net.ports {
-            if rule.verdict == Verdict::NONE.0 {
-                break;
-            }
-            if rule.low <= port && port <= rule.high {
-                let verdict = known(Verdict(rule.verdict))?;
-                return Ok(Decision::new(verdict, Source::RULE, rule.rule).under(entry));
-            }
+    let mut rule = Slot::NONE;
+    if let Some(net) = tables.network(&NetKey::new(index, to.addr)) {
+        rule = first(&net.ports, to);
+    }
+    if entry.flags & Profile::NAMES != 0
+        && let Some(named) = tables.named(&NamedKey::new(session, to.addr))
+    {
+        if now == 0 {
+            rule = rule.stricter(first(&named.before, to));
+        } else if now < named.until {
+            rule = rule.stricter(first(&named.ports, to));
         }
     }
-    Ok(Decision::new(known(Verdict(entry.connect))?, Source::NETWORK, 0).under(entry))
+    by_rule(rule, entry.connect, entry)
+}
+
+/// Decides about listening at an address of the host's, or accepting there. The unspecified address is every address, of both
+/// families for IPv6's: as strict as the stricter of both.
+///
+/// # Errors
+///
+/// [`Fault::PROFILE`] if the generation doesn't know the profile.
+#[inline(always)]
+pub fn listen<T: Tables>(tables: &T, index: u32, at: &Endpoint) -> Result<Decision, Fault> {
+    let decision = listen_one(tables, index, at)?;
+    if at.addr != [0; 16] {
+        return Ok(decision);
+    }
+    Ok(decision.stricter(listen_one(tables, index, &Endpoint { addr: mapped([0; 4]), ..*at })?))
+}
+
+#[inline(always)]
+fn listen_one<T: Tables>(tables: &T, index: u32, at: &Endpoint) -> Result<Decision, Fault> {
+    let entry = profile(tables, index)?;
+    let mut rule = Slot::NONE;
+    if let Some(net) = tables.network(&NetKey::new(NetKey::listening(index), at.addr)) {
+        rule = first(&net.ports, at);
+    }
+    by_rule(rule, entry.listen, entry)
+}
+
+/// What a rule says, or else what the profile says of everything that none is about.
+#[inline(always)]
+fn by_rule(rule: Slot, otherwise: u8, entry: &Profile) -> Result<Decision, Fault> {
+    let decision = if rule.is_some() {
+        Decision::new(known(rule.verdict())?, Source::RULE, rule.rule())
+    } else {
+        Decision::new(known(Verdict(otherwise))?, Source::NETWORK, 0)
+    };
+    Ok(decision.under(entry))
 }
 
 /// Decides about a connection (or a message sent without one) to a Unix socket with an abstract name, whose bytes are in the

@@ -3,8 +3,9 @@ use std::collections::HashMap;
 use super::*;
 use crate::{
     names::Shapes,
-    object::{AbstractKey, AbstractName, NameKey, NetKey, ObjectKey},
-    rules::{AbstractEntry, CommandState, NetEntry, OpRules, PortRule, Side},
+    net::{Endpoint, NamedKey, NetKey, Protocol},
+    object::{AbstractKey, NameKey, ObjectKey},
+    rules::{AbstractEntry, CommandState, Named, NetEntry, OpRules, Side},
 };
 
 #[derive(Default)]
@@ -13,6 +14,7 @@ struct Plain {
     sides: HashMap<SideKey, Side>,
     profiles: HashMap<u32, Profile>,
     nets: HashMap<NetKey, NetEntry>,
+    named: HashMap<NamedKey, Named>,
     /// By bits, and what says whether the name is a whole one: of one name only.
     abstracts: HashMap<(u32, u8), AbstractEntry>,
     commands: HashMap<u32, CommandState>,
@@ -49,10 +51,15 @@ impl Tables for Plain {
     fn network(&self, key: &NetKey) -> Option<&NetEntry> {
         self.nets.get(key)
     }
+    fn named(&self, key: &NamedKey) -> Option<&Named> {
+        self.named.get(key)
+    }
     fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry> {
         self.abstracts.get(&(key.bits, key.name.whole))
     }
 }
+
+mod single;
 
 const P: u32 = 3;
 /// The binding of a session.
@@ -72,7 +79,8 @@ impl Plain {
             connect: Verdict::DENY.0,
             judged: u64::MAX,
             anonymous: Verdict::DENY.0,
-            pad: [0; 2],
+            listen: Verdict::DENY.0,
+            pad: 0,
             commands: 0,
             pad2: 0,
             capabilities: 1 << 21,
@@ -366,7 +374,9 @@ fn an_unknown_profile_is_a_fault() {
     let mut plain = Plain::new(0);
     plain.profiles.clear();
     assert_eq!(plain.delete(), Err(Fault::PROFILE));
-    assert_eq!(connect(&plain, P, [0; 16], 1), Err(Fault::PROFILE));
+    let to = Endpoint { addr: [0; 16], port: 1, protocol: Protocol::TCP };
+    assert_eq!(connect(&plain, P, 1, &to, 0), Err(Fault::PROFILE));
+    assert_eq!(listen(&plain, P, &to), Err(Fault::PROFILE));
     plain.profiles.insert(P, Profile::default());
     assert_eq!(plain.delete(), Err(Fault::PROFILE));
 }
@@ -376,81 +386,9 @@ fn an_empty_slot_is_a_fault() {
     let mut plain = Plain::new(0);
     plain.profiles.insert(P, Profile { flags: Profile::PRESENT, ..Profile::default() });
     assert_eq!(plain.delete(), Err(Fault::PROFILE));
-    assert_eq!(connect(&plain, P, [0; 16], 1), Err(Fault::PROFILE));
-}
-
-#[test]
-fn the_first_port_rule_decides() {
-    let mut plain = Plain::new(0);
-    let addr = crate::object::mapped([10, 0, 0, 1]);
-    let mut net = NetEntry::default();
-    net.ports[0] = PortRule { low: 443, high: 443, verdict: Verdict::ALLOW.0, pad: [0; 3], rule: 5 };
-    net.ports[1] = PortRule { low: 0, high: 1023, verdict: Verdict::HOLD.0, pad: [0; 3], rule: 6 };
-    plain.nets.insert(NetKey::new(P, addr), net);
-    let at = |port| connect(&plain, P, addr, port).unwrap();
-    assert_eq!(at(443), Decision::new(Verdict::ALLOW, Source::RULE, 5));
-    assert_eq!(at(22), Decision::new(Verdict::HOLD, Source::RULE, 6));
-    assert_eq!(at(5432), Decision::new(Verdict::DENY, Source::NETWORK, 0));
-    assert_eq!(connect(&plain, P, [9; 16], 443), Ok(Decision::new(Verdict::DENY, Source::NETWORK, 0)));
-}
-
-#[test]
-fn the_system() {
-    let decided =
-        |plain: &Plain, op| system(plain, P, op).map(|decision| (decision.verdict, decision.source));
-    let mut plain = Plain::new(0);
-    let hold = usize::from(Op::SETUID.0) & (Op::SYSTEM_COUNT - 1);
-    plain.profiles.get_mut(&P).unwrap().system[hold] = Verdict::HOLD.0;
-    for op in Op::SYSTEM {
-        let verdict = if op == Op::SETUID { Verdict::HOLD } else { Verdict::DENY };
-        assert_eq!(decided(&plain, op), Ok((verdict, Source::SYSTEM)), "{}", op.name());
-    }
-    assert_eq!(system(&plain, P + 1, Op::MOUNT), Err(Fault::PROFILE));
-    // Slots that no operation has say nothing, which is a fault.
-    plain.profiles.get_mut(&P).unwrap().system = [0; Op::SYSTEM_COUNT];
-    assert_eq!(system(&plain, P, Op::MOUNT), Err(Fault::PROFILE));
-    assert_eq!(decided(&Plain::new(Profile::REPORT_ONLY), Op::MOUNT), Ok((Verdict::REPORT, Source::SYSTEM)));
-}
-
-#[test]
-fn capabilities() {
-    let plain = Plain::new(0);
-    let verdict = |number| capability(&plain, P, number).map(|decision| decision.verdict);
-    assert_eq!((verdict(21), verdict(20)), (Ok(Verdict::ALLOW), Ok(Verdict::DENY)));
-    assert_eq!(capability(&plain, P + 1, 21), Err(Fault::PROFILE));
-}
-
-#[test]
-fn commands() {
-    let mut tables = Plain::new(0);
-    // The program, then `x`, and nothing behind it.
-    let mut rows = [CommandState::DEAD; 4];
-    rows[1].next = [2; 256];
-    rows[2].next[usize::from(b'x')] = 3;
-    rows[3].rule = Slot::new(Verdict::HOLD, 7);
-    tables.commands.extend((0..).zip(rows));
-    let whole = |tables: &Plain, text: &[u8], anonymous| {
-        let mut read = Command::begin(tables, P, 5)?;
-        for byte in text {
-            if read.goes_on() {
-                read.read(tables, *byte)?;
-            }
-        }
-        command(tables, P, read, anonymous).map(|decision| (decision.verdict, decision.source, decision.rule))
-    };
-    let plain = Ok((Verdict::ALLOW, Source::EXEC, 0));
-    assert_eq!(whole(&tables, b"x", false), plain);
-    assert_eq!(whole(&tables, b"x", true), Ok((Verdict::DENY, Source::EXEC, 0)));
-    tables.profiles.get_mut(&P).unwrap().commands = 1;
-    assert_eq!(whole(&tables, b"x", false), Ok((Verdict::HOLD, Source::RULE, 7)));
-    assert_eq!(whole(&tables, b"xx", false), plain);
-    assert_eq!(whole(&tables, b"", false), plain);
-    assert_eq!(whole(&tables, b"x", true), Ok((Verdict::DENY, Source::EXEC, 0)));
-    tables.profiles.get_mut(&P).unwrap().flags |= Profile::REPORT_ONLY;
-    assert_eq!(whole(&tables, b"x", false), Ok((Verdict::REPORT, Source::RULE, 7)));
-    tables.commands.remove(&2);
-    assert_eq!(whole(&tables, b"x", false), Err(Fault::GENERATION));
-    assert_eq!(Command::begin(&tables, P + 1, 0), Err(Fault::PROFILE));
+    let to = Endpoint { addr: [0; 16], port: 1, protocol: Protocol::TCP };
+    assert_eq!(connect(&plain, P, 1, &to, 0), Err(Fault::PROFILE));
+    assert_eq!(listen(&plain, P, &to), Err(Fault::PROFILE));
 }
 
 /// Whoever listens at a socket is somebody, also where a session may change all files.
@@ -464,24 +402,4 @@ fn scopes_are_not_about_sockets() {
     };
     assert_eq!(connect(&plain), Decision::new(Verdict::DENY, Source::NETWORK, 0));
     assert_eq!(connect(&plain.rule(1, Op::CONNECT, Verdict::ALLOW, 4)).source, Source::RULE);
-}
-
-#[test]
-fn abstract_names() {
-    let mut plain = Plain::new(0);
-    let mut key = AbstractKey {
-        bits: 0,
-        name: AbstractName { profile: [0; 4], whole: 0, bytes: [0; AbstractName::ROOM] },
-    };
-    let decide = |plain: &Plain, key: &mut AbstractKey, length| abstract_name(plain, P, key, length);
-    let denied = Decision::new(Verdict::DENY, Source::NETWORK, 0);
-    assert_eq!(decide(&plain, &mut key, 3), Ok(denied));
-    plain.abstracts.insert((64, 0), AbstractEntry { verdict: Verdict::HOLD.0.into(), rule: 2 });
-    assert_eq!(decide(&plain, &mut key, 3), Ok(Decision::new(Verdict::HOLD, Source::RULE, 2)));
-    plain.abstracts.insert((64, 4), AbstractEntry { verdict: Verdict::ALLOW.0.into(), rule: 3 });
-    assert_eq!(decide(&plain, &mut key, 3), Ok(Decision::new(Verdict::ALLOW, Source::RULE, 3)));
-    assert_eq!(key.name.profile, P.to_be_bytes());
-    assert_eq!(decide(&plain, &mut key, 108), Err(Fault::ADDRESS));
-    plain.abstracts.insert((64, 4), AbstractEntry::default());
-    assert_eq!(decide(&plain, &mut key, 3), Err(Fault::PROFILE));
 }
