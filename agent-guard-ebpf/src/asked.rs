@@ -31,6 +31,23 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Begins anew where it is.
+    ///
+    /// VERIFIER: of hooks that have no room for it on the stack.
+    #[inline(always)]
+    pub fn begin(&mut self, op: Op, hook: Hook, protocol: u16) {
+        self.first = Untyped::NONE;
+        self.second = Untyped::NONE;
+        self.address = Address::NONE;
+        self.detail = 0;
+        self.protocol = protocol;
+        self.op = op;
+        self.hook = hook;
+        self.generation = 0;
+        self.restarts = 1;
+        self.target = 0;
+    }
+
     /// What somebody outside of sessions does to a process: told, not judged. Nobody's objects are part of it.
     #[inline(always)]
     pub fn witnessed(op: Op, hook: Hook, target: u32, detail: u32) -> Self {

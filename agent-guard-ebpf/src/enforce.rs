@@ -1,22 +1,25 @@
 //! From a decision to a return code: the only place that knows what a verdict and a fault mean to the kernel.
 
 use agent_guard_common::{
-    Fault, Verdict,
+    Fault, Op, Verdict,
     decide::Decision,
     event::{Judged, count},
+    rules::{Profile, Tables as _},
 };
 use aya_ebpf::helpers::generated::bpf_send_signal;
 
 use crate::{
     asked::{Asked, More},
     emit, hold,
-    judge::{Call, Judgement},
+    judge::{Call, Judgement, Parity},
     tag::Subject,
     walk::{make_scratch, scratch},
 };
 
 /// `EPERM`.
 pub const EPERM: i32 = 1;
+/// `ECONNREFUSED`.
+const ECONNREFUSED: i32 = 111;
 /// `EAGAIN`.
 pub const EAGAIN: i32 = 11;
 /// `ERESTARTNOINTR` (`include/linux/errno.h`): undo the call and start it again after signals were handled.
@@ -80,22 +83,46 @@ pub fn enforce(call: Call, judgement: Judgement) -> i32 {
 /// The same where more is asked for than a call has room for.
 #[inline(always)]
 pub fn enforce_more(call: Call, judgement: Judgement, more: More) -> i32 {
-    emit::count(count::JUDGED);
-    if judgement.decision().verdict.0 == Verdict::ALLOW.0 && call.subject.tag().hold == 0 {
+    if goes_on(&call.subject, judgement) {
         return 0;
     }
-    let Some(scratch) = make_scratch() else {
-        emit::count(count::FAULTS);
-        emit::count(count::DENIED);
-        emit::count(count::LOST_DECISIONS);
-        return -EPERM;
-    };
+    let Some(scratch) = make_scratch() else { return no_memory() };
     scratch.asked = call.asked;
     scratch.more = more;
-    // VERIFIER: it wants to see the range of what a hook returns.
+    act(judgement)
+}
+
+/// The same where [`crate::maps::Scratch`] has what is asked for already.
+#[inline(always)]
+pub fn enforce_noted(subject: &Subject, judgement: Judgement) -> i32 {
+    if goes_on(subject, judgement) { 0 } else { act(judgement) }
+}
+
+/// A call that there was no memory to judge or to tell of.
+#[inline(always)]
+pub fn no_memory() -> i32 {
+    emit::count(count::FAULTS);
+    emit::count(count::DENIED);
+    emit::count(count::LOST_DECISIONS);
+    -EPERM
+}
+
+/// Whether nothing is to be done or told.
+#[inline(always)]
+fn goes_on(subject: &Subject, judgement: Judgement) -> bool {
+    emit::count(count::JUDGED);
+    judgement.decision().verdict.0 == Verdict::ALLOW.0 && subject.tag().hold == 0
+}
+
+#[inline(always)]
+fn act(judgement: Judgement) -> i32 {
+    const RESTARTS: i64 = -(ERESTARTNOINTR as i64);
+    const REFUSED: i64 = -(ECONNREFUSED as i64);
+    // VERIFIER: it wants to see the range of what a hook returns, and loses it where half of a register is compared.
     match enforce_act(judgement.0) {
         0 => 0,
-        code if code == -ERESTARTNOINTR => -ERESTARTNOINTR,
+        RESTARTS => -ERESTARTNOINTR,
+        REFUSED => -ECONNREFUSED,
         _ => -EPERM,
     }
 }
@@ -105,9 +132,11 @@ pub fn enforce_more(call: Call, judgement: Judgement, more: More) -> i32 {
 /// VERIFIER: see [`crate::walk::walk_end`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-pub extern "C" fn enforce_act(judgement: u64) -> i32 {
+pub extern "C" fn enforce_act(judgement: u64) -> i64 {
     let judgement = Judgement(judgement);
-    let (Some(mut subject), Some(scratch)) = (Subject::current(), scratch()) else { return -EPERM };
+    let (Some(mut subject), Some(scratch)) = (Subject::current(), scratch()) else {
+        return i64::from(-EPERM);
+    };
     let asked = &scratch.asked;
     let zero = subject.tag().pad;
     let decision = judgement.decision();
@@ -117,10 +146,21 @@ pub extern "C" fn enforce_act(judgement: u64) -> i32 {
     if judgement.what_went_wrong().0 != Fault::NONE.0 {
         outcome.fault = judgement.what_went_wrong();
     }
+    if outcome.code == -EPERM && asked.op.0 == Op::CONNECT.0 && says_refused(&subject, asked.generation) {
+        outcome.code = -ECONNREFUSED;
+    }
     if outcome.answer != hold::SILENT {
         tell(&subject, asked, &outcome);
     }
-    outcome.code
+    i64::from(outcome.code)
+}
+
+/// Whether a connection that is denied fails as one that nobody listens for.
+#[inline(always)]
+fn says_refused(subject: &Subject, generation: u32) -> bool {
+    let Ok(session) = subject.session() else { return false };
+    let profile = session.profile(generation);
+    Parity(generation & 1).profile(profile).is_some_and(|profile| profile.flags & Profile::REFUSED != 0)
 }
 
 #[inline(always)]

@@ -5,20 +5,23 @@ use agent_guard_common::{
     decide::{self, Decision},
     event::Hook,
     names::{FILTER_WORDS, Shapes},
-    object::{AbstractKey, AbstractName, NameKey, NetKey, ObjectKey, SideKey},
-    rules::{AbstractEntry, CommandState, NetEntry, Place, Profile, Side, Tables},
+    net::{Endpoint, NamedKey, NetKey, Protocol, effective},
+    object::{AbstractKey, AbstractName, NameKey, ObjectKey, SideKey},
+    rules::{AbstractEntry, CommandState, Named, NetEntry, Place, Profile, Side, Tables},
     subject::{Session, Tag},
 };
-use aya_ebpf::btf_maps::lpm_trie;
+use aya_ebpf::{btf_maps::lpm_trie, helpers::generated::bpf_ktime_get_boot_ns};
 
 use crate::{
     asked::Asked,
     kernel::{Address, Dentry, Path, Untyped, VfsMount},
     maps::{
-        ABSTRACTS, COMMANDS, FILTERS, Filter, GENERATION, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES,
+        ABSTRACTS, COMMANDS, FILTERS, Filter, GENERATION, NAMED, NAMES, NETWORKS, OBJECTS, PLACES, PROFILES,
         PROGRAMS, SHAPES, SIDES,
     },
+    questions,
     tag::Subject,
+    walk::scratch,
 };
 
 /// What every call needs of the generation in force, looked up once.
@@ -151,6 +154,11 @@ impl Tables for Parity {
     }
 
     #[inline(always)]
+    fn named(&self, key: &NamedKey) -> Option<&Named> {
+        // SAFETY: entries of a published table are added, or exchanged for ones that say more.
+        unsafe { NAMED.get(self.0)?.get(key) }.map(read)
+    }
+    #[inline(always)]
     fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry> {
         // VERIFIER: the key stays where it is, which is no place on the stack.
         ABSTRACTS.get(self.0)?.get(read::<lpm_trie::Key<AbstractName>, _>(key)).map(read)
@@ -198,6 +206,18 @@ impl Judgement {
     #[inline(always)]
     pub fn builtin() -> Self {
         Self::decided(Decision::builtin())
+    }
+
+    /// A question for a name, which goes to the daemon's resolver.
+    #[inline(always)]
+    fn question() -> Self {
+        Self(Self::builtin().0 | 1)
+    }
+
+    /// Whether it is about a question for a name.
+    #[inline(always)]
+    pub fn is_question(self) -> bool {
+        self.0 == Self::question().0
     }
 
     /// What no policy lets a session do: it would reach the guard itself.
@@ -289,6 +309,33 @@ impl Subject {
     }
 }
 
+/// Looks up the session and the generation in force, and has the decision made with them. The number of the
+/// generation is read once; a missing table is a fault, not an empty one.
+///
+/// VERIFIER: the tables are handed down, not returned: in a `Result` the compiler copies the pointers in
+/// pieces, which the verifier refuses.
+#[inline(always)]
+fn judge(
+    subject: &mut Subject,
+    generation: &mut u32,
+    decide: impl FnOnce(&Session, &Generation) -> Judgement,
+) -> Judgement {
+    let session = match subject.session() {
+        Ok(session) => session,
+        Err(fault) => return Judgement::fault(fault),
+    };
+    let none = Judgement::fault(Fault::GENERATION);
+    let Some(number) = in_force() else { return none };
+    *generation = number;
+    let slot = number & 1;
+    let Some(filter) = FILTERS.get(slot) else { return none };
+    if session.state == Session::KILLED {
+        return Judgement::decided(Decision::new(Verdict::KILL, Source::SESSION, 0));
+    }
+    let judged = subject.judged(session, number);
+    decide(session, &Generation { number, tag: subject.tag_pointer(), filter, judged })
+}
+
 impl Call {
     /// A call of the current task.
     #[inline(always)]
@@ -335,32 +382,10 @@ impl Call {
         self
     }
 
-    /// Looks up the session and the generation in force, and has the decision made with them. The number of the
-    /// generation is read once; a missing table is a fault, not an empty one.
-    ///
-    /// VERIFIER: the tables are handed down, not returned: in a `Result` the compiler copies the pointers in
-    /// pieces, which the verifier refuses.
+    /// Looks up the session and the generation in force, and has the decision made with them.
     #[inline(always)]
     pub fn judge(&mut self, decide: impl FnOnce(&Session, &Generation) -> Judgement) -> Judgement {
-        let session = match self.subject.session() {
-            Ok(session) => session,
-            Err(fault) => return Judgement::fault(fault),
-        };
-        let none = Judgement::fault(Fault::GENERATION);
-        let Some(number) = GENERATION.get(0) else { return none };
-        // SAFETY: a map value; volatile, so that it is read just once.
-        let number = unsafe { core::ptr::read_volatile(number) };
-        if number == 0 {
-            return none;
-        }
-        self.asked.generation = number;
-        let slot = number & 1;
-        let Some(filter) = FILTERS.get(slot) else { return none };
-        if session.state == Session::KILLED {
-            return Judgement::decided(Decision::new(Verdict::KILL, Source::SESSION, 0));
-        }
-        let judged = self.subject.judged(session, number);
-        decide(session, &Generation { number, tag: self.subject.tag_pointer(), filter, judged })
+        judge(&mut self.subject, &mut self.asked.generation, decide)
     }
 
     /// The decision about an operation on the system.
@@ -377,16 +402,62 @@ impl Call {
                 .forget(session.pad)
         })
     }
+}
 
-    /// The decision about where the socket wants to go.
-    #[inline(always)]
-    pub fn connect(&mut self) -> Judgement {
-        let Address { addr, port, .. } = self.asked.address;
-        self.judge(|session, tables| {
-            Judgement::from(decide::connect(&tables.parity(), session.profile(tables.number), addr, port))
-                .forget(session.pad)
-        })
-    }
+/// The socket has gone there before, see [`judge_noted`].
+pub const AGAIN: u32 = 1;
+/// A question for a name goes to the daemon's resolver, see [`judge_noted`].
+pub const ASKS: u32 = 2;
+
+/// The decision about what the task's [`crate::maps::Scratch`] says is asked for: where a socket goes or listens, or an operation on
+/// the system. `how` is [`AGAIN`] and [`ASKS`].
+///
+/// VERIFIER: see [`crate::walk::walk_end`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+pub extern "C" fn judge_noted(how: u32) -> u64 {
+    let (Some(mut subject), Some(scratch)) = (Subject::current(), scratch()) else {
+        return Judgement::fault(Fault::MEMORY).0;
+    };
+    let Asked { address, protocol, op, generation, .. } = &mut scratch.asked;
+    let (op, number) = (*op, *protocol);
+    judge(&mut subject, generation, |session, tables| {
+        let profile = session.profile(tables.number);
+        if op.0 == Op::CONNECT.0
+            && how & ASKS != 0
+            && questions::are_ours(tables, session, address.port, number)
+        {
+            return Judgement::question();
+        }
+        let (tables, protocol) = (tables.parity(), Protocol::of(number));
+        if op.0 == Op::LISTEN.0 {
+            let at = Endpoint { addr: address.addr, port: address.port, protocol };
+            return Judgement::from(decide::listen(&tables, profile, &at));
+        }
+        if op.0 != Op::CONNECT.0 {
+            return Judgement::from(decide::system(&tables, profile, op));
+        }
+        let to = Endpoint { addr: effective(address.addr), port: address.port, protocol };
+        let now = if how & AGAIN != 0 { 0 } else { now() };
+        Judgement::from(decide::connect(&tables, profile, session.id, &to, now))
+    })
+    .0
+}
+
+/// The number of the generation in force, read once; none if there is none.
+#[inline(always)]
+pub fn in_force() -> Option<u32> {
+    let number = GENERATION.get(0)?;
+    // SAFETY: a map value; volatile, so that it is read just once.
+    let number = unsafe { core::ptr::read_volatile(number) };
+    if number == 0 { None } else { Some(number) }
+}
+
+/// Nanoseconds since boot, time asleep included.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: takes nothing.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// The decision about an operation on the system.

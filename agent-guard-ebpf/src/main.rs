@@ -23,6 +23,7 @@ mod known;
 mod maps;
 mod names;
 mod own;
+mod questions;
 mod sockets;
 mod tag;
 mod walk;

@@ -9,8 +9,9 @@ use agent_guard_common::{
     enroll::{MAX_CGROUPS, MAX_SEATS, MAX_STANDING, MAX_USERS, Missed, Seat},
     event,
     names::{ChainHash, FILTER_WORDS, NameHash, Shape, Shapes},
-    object::{AbstractKey, AbstractName, NameKey, NetKey, ObjectKey, SideKey},
-    rules::{AbstractEntry, CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
+    net::{Asker, NamedKey, NetKey, Question},
+    object::{AbstractKey, AbstractName, NameKey, ObjectKey, SideKey},
+    rules::{AbstractEntry, CommandState, MAX_NAMED, MAX_PROFILES, Named, NetEntry, Place, Profile, Side},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
 use aya_ebpf::{
@@ -27,6 +28,7 @@ use crate::{
     asked::{Asked, More},
     kernel::mount,
     known::Known,
+    sockets::Mark,
 };
 
 /// Definition of a map that keeps a value beside each task or socket, which aya-ebpf has no type for: the members are read
@@ -159,12 +161,28 @@ pub static TAGS: TaskStorage<Tag> = Storage::new();
 #[unsafe(no_mangle)]
 pub static SCRATCH: TaskStorage<Scratch> = Storage::new();
 
-/// Which session made a Unix socket, by its number; nothing for those that were made outside of sessions. Written by
-/// `socket_post_create`, read when somebody goes to the socket. No bound but memory; if there is none, the socket isn't its session's
-/// own, and is judged like others.
+/// Which session made a socket, and where it went when it was last judged; nothing for those that sessions have nothing to do
+/// with. Written by hooks of tagged tasks, read by those and by what changes where questions for names go. No bound but memory; if
+/// there is none, the socket is nobody's own, and is judged at every use.
 #[unsafe(link_section = ".maps")]
 #[unsafe(no_mangle)]
-pub static SOCKETS: SocketStorage<u64> = Storage::new();
+pub static SOCKETS: SocketStorage<Mark> = Storage::new();
+
+/// Tasks that are about to send a question for a name, by number, and their sessions. Written by hooks of tagged tasks, taken out
+/// by the program that changes where it goes, and when the task ends. Full: the question isn't sent.
+#[btf_map]
+pub static ASKING: HashMap<u64, u64, MAX_ASKING, GROWS> = HashMap::new();
+
+/// Tasks that ask at the same time, at most.
+const MAX_ASKING: usize = 65_536;
+
+/// From where sessions ask. Written when they ask, read by the daemon. Full: nobody knows whose question it is,
+/// and it isn't answered.
+#[btf_map]
+pub static ASKERS: HashMap<Asker, Question, MAX_ASKERS, GROWS> = HashMap::new();
+
+/// As many as there are ports, of both protocols.
+const MAX_ASKERS: usize = 2 * 65_536;
 
 /// Slots of [`KNOWN`].
 pub const KNOWN_SLOTS: u32 = 8192;
@@ -299,6 +317,14 @@ pub static PROFILES: ArrayOfMaps<Profiles, 2> = ArrayOfMaps::new();
 #[btf_map]
 pub static NETWORKS: ArrayOfMaps<LpmTrie<NetKey, NetWords, INNER>, 2> = ArrayOfMaps::new();
 
+/// [`Named`] in words.
+pub type NamedWords = Words<{ size_of::<Named>() / 8 }>;
+/// Addresses that sessions have from asking for names, by session and address. Written by the daemon before it answers; entries
+/// are exchanged for ones that say more, or last longer. Full: the name isn't answered.
+#[btf_map]
+pub static NAMED: ArrayOfMaps<HashMap<NamedKey, NamedWords, { MAX_NAMED as usize }, GROWS>, 2> =
+    ArrayOfMaps::new();
+
 /// Abstract names of Unix sockets; as [`OBJECTS`].
 #[btf_map]
 pub static ABSTRACTS: ArrayOfMaps<LpmTrie<AbstractName, AbstractWords, INNER>, 2> = ArrayOfMaps::new();
@@ -359,9 +385,9 @@ pub fn is_own(map: u64) -> bool {
         };
     }
     own! {
-        plain: TAGS SCRATCH SOCKETS KNOWN RENAMED SESSIONS GENERATION ATTACHING PROGRESS RELATIVES SEATS STANDING
+        plain: TAGS SCRATCH SOCKETS ASKING ASKERS KNOWN RENAMED SESSIONS GENERATION ATTACHING PROGRESS RELATIVES SEATS STANDING
             ENROLLED_USERS ENROLLED_CGROUPS MISSED LOOKED GUARD HOLDS ANSWERS BLANK DECISIONS REPORTS COUNTS;
-        outer: FILTERS OBJECTS NAMES SHAPES PLACES SIDES PROFILES NETWORKS ABSTRACTS COMMANDS PROGRAMS
+        outer: FILTERS OBJECTS NAMES SHAPES PLACES SIDES PROFILES NETWORKS NAMED ABSTRACTS COMMANDS PROGRAMS
     }
 }
 

@@ -15,6 +15,9 @@ const CGROUP_SUPER_MAGIC: u64 = 0x0027_e0eb;
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
 const BINFMTFS_MAGIC: u64 = 0x4249_4e4d;
 
+/// `/dev/net/tun` (`include/linux/miscdevice.h`: `TUN_MINOR`).
+const TUN: u32 = 10 << 20 | 200;
+
 /// What opening a file can be besides reading and writing it; 0 if it is no more than that.
 ///
 /// VERIFIER: a number, not an option: see [`crate::known::known_beyond`].
@@ -23,6 +26,7 @@ fn beside(inode: Inode, dentry: Dentry, writes: bool) -> u32 {
     let op = match inode.device() {
         Device::Block => Op::RAW_DISK,
         Device::Character(number) if reaches_disks(number) => Op::RAW_DISK,
+        Device::Character(TUN) => Op::TUN,
         Device::None if writes => match dentry.file_system() {
             CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC => Op::CGROUPS,
             BINFMTFS_MAGIC => Op::HELPERS,

@@ -1,8 +1,9 @@
-//! Unix sockets: which of them a session has made itself, so that it may always go there, and what is said of abstract names.
+//! What is kept beside a socket: which session has made it, and where it went when it was last judged; and which operation it
+//! is to make one at all.
 
 use core::ptr;
 
-use agent_guard_common::{Fault, decide, object::AbstractName, subject::Session};
+use agent_guard_common::{Fault, Op, decide, object::AbstractName, subject::Session};
 use aya_ebpf::{
     bindings::BPF_LOCAL_STORAGE_GET_F_CREATE,
     helpers::generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
@@ -10,38 +11,212 @@ use aya_ebpf::{
 
 use crate::{
     asked::More,
-    judge::{Generation, Judgement, Parity},
-    kernel::Sock,
+    judge::{Generation, Judgement, Parity, in_force},
+    kernel::{AF_INET, AF_INET6, AF_UNIX, Address, Sock},
     maps::SOCKETS,
     tag::Subject,
     walk::scratch,
 };
 
+/// What is kept beside a socket. All zeroes if nobody has anything to say.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Mark {
+    /// The number of the session that has made it. Never used twice.
+    maker: u64,
+    /// The number of the session whose policy was last asked where it may go.
+    judged: u64,
+    /// Where it went then.
+    to: [u64; 2],
+    /// The resolver that the session believes to talk to, while [`Mark::ASKS`].
+    asked: [u64; 2],
+    /// Its port, and that of `asked`, in host order.
+    to_port: u16,
+    asked_port: u16,
+    /// The generation that was asked.
+    generation: u32,
+    /// [`Mark::ASKS`] and others.
+    flags: u32,
+    pad: u32,
+}
+
+impl Mark {
+    /// What it is connected to is the daemon's resolver.
+    const ASKS: u32 = 1;
+    /// It was accepted: what counts is where it listens.
+    const ACCEPTED: u32 = 2;
+    /// `to` and `generation` say where it went.
+    const WENT: u32 = 4;
+
+    #[inline(always)]
+    fn goes_to(&self, sk: Sock) -> bool {
+        let peer = sk.peer();
+        self.flags & Self::WENT != 0 && self.to_port == peer.port && self.to == words(peer.addr)
+    }
+
+    /// Whether the policy in force has said already that the current task may go on sending there.
+    #[inline(always)]
+    pub fn is_still(&self, subject: &Subject, sk: Sock) -> bool {
+        let tag = subject.tag();
+        self.judged == tag.session
+            && tag.hold == 0
+            && self.goes_to(sk)
+            && in_force().is_some_and(|generation| generation == self.generation)
+            && subject.session().is_ok_and(|session| session.state == Session::LIVE)
+    }
+
+    /// Whether the session has gone there before with it, whatever the policy was.
+    #[inline(always)]
+    pub fn has_gone(&self, subject: &Subject, sk: Sock) -> bool {
+        self.judged == subject.tag().session && self.goes_to(sk)
+    }
+
+    /// Whether the current task's session has accepted it.
+    #[inline(always)]
+    pub fn was_accepted(&self, subject: &Subject) -> bool {
+        self.flags & Self::ACCEPTED != 0 && self.judged == subject.tag().session
+    }
+
+    /// Whether the session asks the daemon's resolver through it.
+    #[inline(always)]
+    pub fn asks(&self, subject: &Subject) -> bool {
+        self.flags & Self::ASKS != 0 && self.judged == subject.tag().session
+    }
+
+    /// The session that has made it.
+    #[inline(always)]
+    pub fn made_by(&self, subject: &Subject) -> bool {
+        self.maker == subject.tag().session
+    }
+
+    /// The resolver that whoever uses it believes to talk to, and its port; none if they talk to nobody's.
+    #[inline(always)]
+    pub fn believed(&self) -> Option<([u64; 2], u16)> {
+        if self.flags & Self::ASKS != 0 { Some((self.asked, self.asked_port)) } else { None }
+    }
+}
+
+#[inline(always)]
+fn words(addr: [u8; 16]) -> [u64; 2] {
+    let whole = u128::from_ne_bytes(addr);
+    [whole as u64, (whole >> 64) as u64]
+}
+
+/// What is kept beside a socket, given any pointer to one that the verifier takes for that.
+#[inline(always)]
+pub fn kept(sk: *mut core::ffi::c_void, flags: u64) -> Option<&'static mut Mark> {
+    // SAFETY: map and socket are what the helper takes, which the verifier checks; without a value it begins with zeroes.
+    let mark =
+        unsafe { bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), sk, ptr::null_mut(), flags) };
+    // SAFETY: storage of a socket that is there as long as the program runs. Threads that share one write whole words.
+    unsafe { mark.cast::<Mark>().as_mut() }
+}
+
+/// What is kept beside a socket.
+#[inline(always)]
+pub fn mark(sk: Sock) -> Option<&'static mut Mark> {
+    kept(sk.0.cast_mut().cast(), 0)
+}
+
+#[inline(always)]
+fn make_mark(sk: Sock) -> Option<&'static mut Mark> {
+    kept(sk.0.cast_mut().cast(), u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE))
+}
+
 /// Notes that the current task's session has made a socket. Where there is no memory for that, it is nobody's own.
 #[inline(always)]
 pub fn made(sk: Sock, subject: &Subject) {
-    let mut session = subject.tag().session;
-    // SAFETY: map, socket and value are what the helper takes, which the verifier checks.
-    let _kept = unsafe {
-        bpf_sk_storage_get(
-            (&raw const SOCKETS).cast_mut().cast(),
-            sk.0.cast_mut().cast(),
-            ptr::from_mut(&mut session).cast(),
-            u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE),
-        )
-    };
+    if let Some(mark) = make_mark(sk) {
+        mark.maker = subject.tag().session;
+    }
 }
 
-/// Whether the current task's session has made a socket. Sessions' numbers are never used twice.
+/// Whether the current task's session has made a socket.
 #[inline(always)]
 pub fn is_own(sk: Sock, subject: &Subject) -> bool {
-    // SAFETY: map and socket are what the helper takes, which the verifier checks; no value to create from.
-    let session = unsafe {
-        bpf_sk_storage_get((&raw const SOCKETS).cast_mut().cast(), sk.0.cast_mut().cast(), ptr::null_mut(), 0)
-    };
-    // SAFETY: storage of a socket that is there as long as the hook runs; it is written when the socket is made.
-    let session = unsafe { session.cast::<u64>().as_ref() };
-    session.is_some_and(|session| *session == subject.tag().session)
+    mark(sk).is_some_and(|mark| mark.made_by(subject))
+}
+
+/// Notes that the policy lets a session go there with a socket. Where there is no memory for that, it is judged at every use.
+#[inline(always)]
+pub fn went(sk: Sock, subject: &Subject, generation: u32, to: &Address) {
+    if let Some(mark) = make_mark(sk) {
+        mark.judged = subject.tag().session;
+        mark.to = words(to.addr);
+        mark.to_port = to.port;
+        mark.generation = generation;
+        mark.flags = mark.flags & Mark::ACCEPTED | Mark::WENT;
+    }
+}
+
+/// Notes that the current task's session has accepted a connection. Where there is no memory for that, it is judged as one that
+/// the session makes.
+#[inline(always)]
+pub fn accepted(sk: Sock, subject: &Subject) {
+    if let Some(mark) = make_mark(sk) {
+        mark.judged = subject.tag().session;
+        mark.flags = Mark::ACCEPTED;
+        mark.generation = 0;
+    }
+}
+
+/// Notes that a session asks a resolver through a socket: the daemon's, whomever it believes to talk to. False where there is
+/// no memory for that.
+#[inline(always)]
+pub fn asks(sk: Sock, session: u64, believed: &Address) -> bool {
+    let Some(mark) = make_mark(sk) else { return false };
+    mark.judged = session;
+    mark.asked = words(believed.addr);
+    mark.asked_port = believed.port;
+    mark.generation = 0;
+    mark.flags = Mark::ASKS;
+    true
+}
+
+/// `AF_NETLINK`, `AF_PACKET`, `AF_BLUETOOTH`, `AF_ALG`, `AF_VSOCK`, `AF_XDP` (`include/linux/socket.h`).
+const AF_NETLINK: u32 = 16;
+const AF_PACKET: u32 = 17;
+const AF_BLUETOOTH: u32 = 31;
+const AF_ALG: u32 = 38;
+const AF_VSOCK: u32 = 40;
+const AF_XDP: u32 = 44;
+/// `SOCK_STREAM`, `SOCK_DGRAM`, `SOCK_RAW`, `SOCK_SEQPACKET`, `SOCK_PACKET` (`include/linux/net.h`).
+pub const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+const SOCK_RAW: u32 = 3;
+const SOCK_SEQPACKET: u32 = 5;
+const SOCK_PACKET: u32 = 10;
+/// `NETLINK_ROUTE` (`include/uapi/linux/netlink.h`): libraries ask for the host's addresses by it.
+const NETLINK_ROUTE: u32 = 0;
+
+/// Which operation on the system it is to make, or to use, a socket: none for those that rules are about.
+#[inline(always)]
+pub fn operation(family: u32, kind: u32, protocol: u32) -> Option<Op> {
+    if family == u32::from(AF_UNIX) {
+        return None;
+    }
+    if family == AF_NETLINK {
+        return if protocol == NETLINK_ROUTE { None } else { Some(Op::NETLINK) };
+    }
+    if kind == SOCK_RAW && family != AF_BLUETOOTH
+        || kind == SOCK_PACKET
+        || family == AF_PACKET
+        || family == AF_XDP
+    {
+        return Some(Op::RAW_NETWORK);
+    }
+    if family == u32::from(AF_INET) || family == u32::from(AF_INET6) {
+        let known = matches!(kind, SOCK_STREAM | SOCK_DGRAM | SOCK_SEQPACKET)
+            // Whichever fits; ICMP, TCP, UDP, ICMPv6, SCTP, UDP-Lite, MPTCP.
+            && matches!(protocol, 0 | 1 | 6 | 17 | 58 | 132 | 136 | 262);
+        return if known { None } else { Some(Op::SOCKETS) };
+    }
+    Some(match family {
+        AF_VSOCK => Op::VSOCK,
+        AF_ALG => Op::CRYPTO,
+        AF_BLUETOOTH => Op::BLUETOOTH,
+        _ => Op::SOCKETS,
+    })
 }
 
 /// The decision about the Unix socket whose abstract name [`crate::maps::Scratch`] has.

@@ -27,7 +27,7 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 32] = [
+const STRUCTS: [&str; 34] = [
     "cgroup",
     "cgroup_root",
     "cred",
@@ -38,6 +38,7 @@ const STRUCTS: [&str; 32] = [
     "files_struct",
     "fs_struct",
     "iattr",
+    "in6_addr",
     "inode",
     "kernfs_node",
     "linux_binprm",
@@ -45,6 +46,7 @@ const STRUCTS: [&str; 32] = [
     "mnt_namespace",
     "mount",
     "msghdr",
+    "net",
     "nsproxy",
     "path",
     "proc_inode",

@@ -4,10 +4,13 @@ use agent_guard_common::{Fault, Op, event::Hook};
 use aya_ebpf::{macros::lsm, programs::LsmContext};
 
 use crate::{
-    enforce::enforce,
-    hooks::files::{act, descriptor, opening},
+    enforce::{enforce, enforce_noted},
+    hooks::{
+        files::{act, descriptor, opening},
+        network::receive,
+    },
     judge::{Call, Judgement},
-    kernel::{File, Vma, file::is_ring},
+    kernel::{File, Socket, Vma, file::is_ring},
     tag::Subject,
     walk::object,
 };
@@ -68,10 +71,11 @@ pub fn file_receive(ctx: LsmContext) -> i32 {
     // The message is received all the same, without the descriptor: there is no call to start again.
     call.asked.restarts = 0;
     if path.mount().internal() {
-        if !is_ring(dentry.address()) {
-            return 0;
+        if is_ring(dentry.address()) {
+            return enforce(call, Judgement::fault(Fault::RING));
         }
-        return enforce(call, Judgement::fault(Fault::RING));
+        let judgement = Socket::of(file).and_then(Socket::sk).map(receive);
+        return judgement.map_or(0, |judgement| enforce_noted(&call.subject, Judgement(judgement)));
     }
     let ops = opening(file.reads(), file.writes());
     if file.is_only_path() || ops == 0 {

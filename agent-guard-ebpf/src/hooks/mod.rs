@@ -11,5 +11,7 @@ mod mounts;
 mod network;
 mod others;
 mod process;
+mod questions;
+mod sockets;
 mod system;
 mod unix;

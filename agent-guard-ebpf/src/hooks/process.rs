@@ -11,6 +11,7 @@ use crate::{
     attach, emit,
     enforce::{EAGAIN, EPERM},
     kernel::{Bprm, Task},
+    questions,
     tag::{self, Subject},
 };
 
@@ -65,6 +66,7 @@ pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
     attach::ends();
     let Some(subject) = Subject::current() else { return 0 };
     if subject.task().tid() == subject.task().tgid() {
+        questions::ends();
         emit::lifecycle(&subject, event::EXIT, None);
     }
     0

@@ -4,8 +4,7 @@ use agent_guard_common::{Op, event::Hook};
 use aya_ebpf::{EbpfContext as _, macros::lsm, programs::LsmContext};
 
 use crate::{
-    asked::More,
-    enforce::{enforce, enforce_more},
+    enforce::enforce,
     hooks::others::{is_guard, told},
     judge::{Call, Judgement},
     kernel::{Bprm, File, Task, descriptors, perf_has_attributes, probe_at},
@@ -13,17 +12,8 @@ use crate::{
     tag::Subject,
 };
 
-/// `AF_UNIX`, `AF_NETLINK`, `AF_PACKET`, `AF_XDP` (`include/linux/socket.h`).
-const AF_UNIX: u32 = 1;
-const AF_NETLINK: u32 = 16;
-const AF_PACKET: u32 = 17;
-const AF_XDP: u32 = 44;
 /// `include/linux/perf_event.h`, `include/linux/security.h` from 6.14 on.
 const PERF_SECURITY_OPEN: u32 = 0;
-/// `SOCK_RAW`, `SOCK_PACKET` (`include/linux/net.h`).
-const SOCK_RAW: u32 = 3;
-const SOCK_PACKET: u32 = 10;
-
 /// One operation on nothing that has a name. `restarts` where what the hook returns reaches the system call.
 #[inline(always)]
 fn act<const HOOK: u8>(subject: Subject, op: Op, detail: u32, restarts: bool) -> i32 {
@@ -109,23 +99,6 @@ pub fn perf_event_open(ctx: LsmContext) -> i32 {
 pub fn settime(_ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     act::<{ Hook::SETTIME.0 }>(subject, Op::CLOCK, 0, false)
-}
-
-// int socket_create(int family, int type, int protocol, int kern)
-#[lsm(hook = "socket_create")]
-pub fn socket_create(ctx: LsmContext) -> i32 {
-    let (family, kind, kernel) = (ctx.arg::<u32>(0), ctx.arg::<u32>(1), ctx.arg::<u32>(3));
-    let raw = kind == SOCK_RAW && family != AF_NETLINK && family != AF_UNIX;
-    if kernel != 0 || (!raw && kind != SOCK_PACKET && family != AF_PACKET && family != AF_XDP) {
-        return 0;
-    }
-    let Some(subject) = Subject::current() else { return 0 };
-    let mut call = Call::new(subject, Hook::SOCKET_CREATE, Op::RAW_NETWORK);
-    call.asked.detail = family;
-    call.asked.protocol = ctx.arg::<u32>(2) as u16;
-    let arguments = u64::from(kind) << 32 | u64::from(ctx.arg::<u32>(2));
-    let judgement = call.system(Op::RAW_NETWORK);
-    enforce_more(call, judgement, More { arguments, ..More::NONE })
 }
 
 // int bprm_creds_from_file(struct linux_binprm *bprm, struct file *file)

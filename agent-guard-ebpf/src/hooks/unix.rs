@@ -92,16 +92,3 @@ pub fn unix_may_send(ctx: LsmContext) -> i32 {
     let Some(subject) = Subject::current() else { return 0 };
     reach::<{ Hook::UNIX_MAY_SEND.0 }>(subject, Socket(ctx.arg(1)).sk())
 }
-
-// int socket_post_create(struct socket *sock, int family, int type, int protocol, int kern)
-#[lsm(hook = "socket_post_create")]
-pub fn socket_post_create(ctx: LsmContext) -> i32 {
-    if ctx.arg::<u32>(1) != u32::from(AF_UNIX) {
-        return 0;
-    }
-    let Some(subject) = Subject::current() else { return 0 };
-    if let Some(sk) = Socket(ctx.arg(0)).sk() {
-        sockets::made(sk, &subject);
-    }
-    0
-}

@@ -2,22 +2,26 @@
 
 use agent_guard_common::{
     Fault,
-    object::{AbstractName, effective, mapped},
+    net::{effective, inner, mapped},
+    object::AbstractName,
 };
 
-use aya_ebpf::helpers::generated::bpf_skc_to_unix_sock;
+use aya_ebpf::helpers::generated::{bpf_skc_to_unix_sock, bpf_sock_from_file};
 
-use super::{Path, load, offset, probe, probe_at};
+use super::{File, Path, load, offset, probe, probe_at};
 
 /// `AF_UNSPEC`, `AF_UNIX`, `AF_INET`, `AF_INET6` (`include/linux/socket.h`).
 const AF_UNSPEC: u16 = 0;
 pub const AF_UNIX: u16 = 1;
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
 
 /// `IPPROTO_UDP`, `IPPROTO_UDPLITE` (`include/uapi/linux/in.h`).
-const IPPROTO_UDP: u32 = 17;
-const IPPROTO_UDPLITE: u32 = 136;
+const IPPROTO_UDP: u16 = 17;
+const IPPROTO_UDPLITE: u16 = 136;
+
+/// `TCP_LISTEN` (`include/net/tcp_states.h`): also of protocols that aren't TCP.
+const LISTENS: u8 = 10;
 
 /// `struct socket *`.
 #[derive(Clone, Copy)]
@@ -55,16 +59,20 @@ impl Address {
     pub const NONE: Self = Self { family: 0, port: 0, addr: [0; 16] };
 }
 
+/// An address that was read word by word, which is four loads instead of sixteen.
+#[inline(always)]
+fn octets(words: [u32; 4]) -> [u8; 16] {
+    // SAFETY: of the same size, and bytes can be anything.
+    unsafe { core::mem::transmute(words) }
+}
+
 impl Socket {
-    /// Address family of the socket (not of an address, which the caller chooses) and protocol, `IPPROTO_*`. None for a
-    /// socket that is being closed.
+    /// The one behind a file; none if that is no socket.
     #[inline(always)]
-    fn sock(self) -> Option<(u16, u32)> {
-        let sk = load!(self.0, socket_sk, *const u8);
-        if sk.is_null() {
-            return None;
-        }
-        Some((load!(sk, sock_family, u16), load!(sk, sock_protocol, u16) as u32))
+    pub fn of(file: File) -> Option<Self> {
+        // SAFETY: the helper takes a file, which the verifier checks.
+        let socket = unsafe { bpf_sock_from_file(file.0.cast_mut().cast()) };
+        if socket.is_null() { None } else { Some(Self(socket.cast_const().cast())) }
     }
 
     /// What is behind it; none for a socket that is being closed.
@@ -73,11 +81,70 @@ impl Socket {
         let sk = load!(self.0, socket_sk, *const u8);
         if sk.is_null() { None } else { Some(Sock(sk)) }
     }
+}
+
+impl Sock {
+    /// Address family of the socket, not of an address, which the caller chooses.
+    #[inline(always)]
+    pub fn family(self) -> u16 {
+        load!(self.0, sock_family, u16)
+    }
 
     /// Protocol, `IPPROTO_*`.
     #[inline(always)]
     pub fn protocol(self) -> u16 {
-        self.sock().map_or(0, |(_, protocol)| protocol as u16)
+        load!(self.0, sock_protocol, u16)
+    }
+
+    /// Type, `SOCK_*`.
+    #[inline(always)]
+    pub fn kind(self) -> u16 {
+        load!(self.0, sock_type, u16)
+    }
+
+    /// Whether it listens.
+    #[inline(always)]
+    pub fn listens(self) -> bool {
+        load!(self.0, sock_state, u8) == LISTENS
+    }
+
+    /// The network name space that it is in, by its number; 0 if that can't be told.
+    #[inline(always)]
+    pub fn namespace(self) -> u64 {
+        let net = load!(self.0, sock_net, u64);
+        probe!(net, net_cookie, u64).unwrap_or(0)
+    }
+
+    /// Whether it is connected to nobody; only of the Internet's families.
+    #[inline(always)]
+    pub fn is_nowhere(self) -> bool {
+        if load!(self.0, sock_dport, u16) != 0 {
+            return false;
+        }
+        let Address { addr, .. } = self.peer();
+        addr == [0; 16] || addr == mapped([0; 4])
+    }
+
+    /// Where it is connected to; only of the Internet's families. Port 0 and the unspecified address if it isn't.
+    #[inline(always)]
+    pub fn peer(self) -> Address {
+        let port = u16::from_be(load!(self.0, sock_dport, u16));
+        if self.family() == AF_INET {
+            let addr = mapped(load!(self.0, sock_daddr, u32).to_ne_bytes());
+            return Address { family: AF_INET, port, addr };
+        }
+        Address { family: AF_INET6, port, addr: octets(load!(self.0, sock_v6_daddr, [u32; 4])) }
+    }
+
+    /// What it is bound to; only of the Internet's families.
+    #[inline(always)]
+    pub fn local(self) -> Address {
+        let port = load!(self.0, sock_num, u16);
+        if self.family() == AF_INET {
+            let addr = mapped(load!(self.0, sock_rcv_saddr, u32).to_ne_bytes());
+            return Address { family: AF_INET, port, addr };
+        }
+        Address { family: AF_INET6, port, addr: octets(load!(self.0, sock_v6_rcv_saddr, [u32; 4])) }
     }
 
     /// What an address means to this socket. False where it means no destination: sockets of other families, and
@@ -86,7 +153,7 @@ impl Socket {
     /// The address is the kernel's own copy (`move_addr_to_kernel`), so it can't change any more.
     #[inline(always)]
     pub fn destination(self, at: u64, length: u32, sending: bool, to: &mut Address) -> Result<bool, Fault> {
-        let Some((family, protocol)) = self.sock() else { return Err(Fault::READ) };
+        let (family, protocol) = (self.family(), self.protocol());
         if family != AF_INET && family != AF_INET6 {
             return Ok(false);
         }
@@ -121,6 +188,37 @@ impl Socket {
         let addr = if named == AF_INET { probe_at(at).map(mapped) } else { probe_at(at) };
         to.addr = effective(addr.ok_or(Fault::ADDRESS)?);
         Ok(true)
+    }
+
+    /// Where an address to bind to is. False where there is nothing to judge: sockets of other families, and no port, which
+    /// is what clients bind to.
+    ///
+    /// The address is the kernel's own copy, as above.
+    #[inline(always)]
+    pub fn binding(self, at: u64, length: u32, to: &mut Address) -> Result<bool, Fault> {
+        let family = self.family();
+        if family != AF_INET && family != AF_INET6 {
+            return Ok(false);
+        }
+        if length < 2 {
+            return Ok(false); // The kernel refuses it too (`EINVAL`).
+        }
+        // `inet_bind` takes an unspecified family for IPv4, if the address is none.
+        let (named, offset, whole) = match (probe_at::<u16>(at).ok_or(Fault::ADDRESS)?, family) {
+            (AF_UNSPEC | AF_INET, AF_INET) => (AF_INET, 4, 8),
+            (AF_INET6, AF_INET6) => (AF_INET6, 8, 24),
+            _ => return Err(Fault::ADDRESS),
+        };
+        if length < whole {
+            return Err(Fault::ADDRESS);
+        }
+        let port = probe_at::<[u8; 2]>(at.wrapping_add(2)).ok_or(Fault::ADDRESS)?;
+        to.family = named;
+        to.port = u16::from_be_bytes(port);
+        let at = at.wrapping_add(offset);
+        let addr = if named == AF_INET { probe_at(at).map(mapped) } else { probe_at(at) };
+        to.addr = inner(addr.ok_or(Fault::ADDRESS)?);
+        Ok(to.port != 0)
     }
 }
 

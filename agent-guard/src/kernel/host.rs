@@ -58,6 +58,24 @@ impl Host {
         Ok(Btf::parse(&data)?)
     }
 
+    /// The root of all control groups, open: where the whole tree of the second version is mounted, wherever that is
+    /// (`Documentation/filesystems/proc.rst`, 3.5).
+    ///
+    /// # Errors
+    ///
+    /// If it is mounted nowhere, or can't be opened.
+    pub fn root_group(&self) -> Result<fs::File, Error> {
+        let mounts = self.read("/proc/self/mountinfo").unwrap_or_default();
+        let whole = |line: &str| {
+            let (before, after) = line.split_once(" - ")?;
+            let mut fields = before.split(' ').skip(3);
+            let (root, point) = (fields.next()?, fields.next()?);
+            (root == "/" && after.split(' ').next()? == "cgroup2").then(|| PathBuf::from(point))
+        };
+        let point = mounts.lines().find_map(whole).ok_or(Error::NoControlGroups)?;
+        fs::File::open(self.path(&point)).map_err(Error::looking_at(&point))
+    }
+
     /// The kernel's release, as `uname -r` has it.
     #[must_use]
     pub fn release(&self) -> String {

@@ -137,6 +137,16 @@ fields! {
     socket_sk: "socket" "sk" => Pointer("sock");
     sock_family: "sock" "__sk_common.skc_family" => Int(&[2]);
     sock_protocol: "sock" "sk_protocol" => Int(&[2]);
+    sock_type: "sock" "sk_type" => Int(&[2]);
+    sock_state: "sock" "__sk_common.skc_state" => Int(&[1]);
+    sock_daddr: "sock" "__sk_common.skc_daddr" => Int(&[4]);
+    sock_rcv_saddr: "sock" "__sk_common.skc_rcv_saddr" => Int(&[4]);
+    sock_dport: "sock" "__sk_common.skc_dport" => Int(&[2]);
+    sock_num: "sock" "__sk_common.skc_num" => Int(&[2]);
+    sock_v6_daddr: "sock" "__sk_common.skc_v6_daddr" => Struct("in6_addr");
+    sock_v6_rcv_saddr: "sock" "__sk_common.skc_v6_rcv_saddr" => Struct("in6_addr");
+    sock_net: "sock" "__sk_common.skc_net.net" => Pointer("net");
+    net_cookie: "net" "net_cookie" => Int(&[8]);
     msghdr_msg_name: "msghdr" "msg_name" => Pointer("");
     msghdr_msg_namelen: "msghdr" "msg_namelen" => Int(&[4]);
     unix_sock_path: "unix_sock" "path" => Struct("path");

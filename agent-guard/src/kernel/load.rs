@@ -19,8 +19,8 @@ use agent_guard_common::{ABI, event::Hook, layout::KernelLayout};
 use aya::{
     EbpfLoader,
     programs::{
-        BtfTracePoint, Iter, Lsm, Program as AyaProgram,
-        links::{FdLink, PinnedLink},
+        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm, Program as AyaProgram,
+        links::{FdLink, LinkError, PinnedLink},
     },
 };
 use aya_log::EbpfLogger;
@@ -290,6 +290,16 @@ fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Resul
             let code: &mut Iter = code.try_into().map_err(refused)?;
             code.load(over, btf).map_err(refused)?;
             Ok(None)
+        }
+        Kind::Sockets => {
+            let code: &mut CgroupSockAddr = code.try_into().map_err(refused)?;
+            code.load().map_err(refused)?;
+            let group = Host::this().root_group()?;
+            // A link takes no mode: it always lets others be attached, too (`cgroup_bpf_link_attach`, kernel/bpf/cgroup.c).
+            let id = code.attach(group, CgroupAttachMode::Single).map_err(refused)?;
+            let link = code.take_link(id).map_err(refused)?;
+            let unusable = |error: LinkError| Error::Pin { name, what: error.to_string() };
+            Ok(Some(FdLink::try_from(link).map_err(unusable)?))
         }
         Kind::Tracepoint => {
             let code: &mut BtfTracePoint = code.try_into().map_err(refused)?;

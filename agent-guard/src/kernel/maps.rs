@@ -11,6 +11,7 @@ use agent_guard_common::{
     attach::{Attaching, Progress, Relative},
     enroll::{Missed, Seat},
     event::{self, Judged},
+    net::{Asker, Question},
     subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
 };
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
@@ -19,9 +20,11 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 34] = [
+pub const NAMES: [&str; 37] = [
     "TAGS",
     "SOCKETS",
+    "ASKING",
+    "ASKERS",
     "SCRATCH",
     "KNOWN",
     "RENAMED",
@@ -44,6 +47,7 @@ pub const NAMES: [&str; 34] = [
     "SIDES",
     "PROFILES",
     "NETWORKS",
+    "NAMED",
     "ABSTRACTS",
     "COMMANDS",
     "PROGRAMS",
@@ -68,6 +72,7 @@ pub struct Maps {
     standing: Array<MapData, Seat>,
     users: HashMap<MapData, u32, u32>,
     groups: HashMap<MapData, u64, u32>,
+    askers: HashMap<MapData, Asker, Question>,
     missed: Array<MapData, Missed>,
     looked: Array<MapData, Missed>,
     holds: HashMap<MapData, u64, Record>,
@@ -113,6 +118,7 @@ impl Maps {
             standing: open(maps, "STANDING")?,
             users: open(maps, "ENROLLED_USERS")?,
             groups: open(maps, "ENROLLED_CGROUPS")?,
+            askers: open(maps, "ASKERS")?,
             missed: open(maps, "MISSED")?,
             looked: open(maps, "LOOKED")?,
             holds: open(maps, "HOLDS")?,
@@ -202,6 +208,31 @@ impl Maps {
     /// If the map can't be written.
     pub fn set_guard(&mut self, guard: &Guard) -> Result<(), Error> {
         self.guard.set(0, guard, 0).map_err(Error::map("GUARD"))
+    }
+
+    /// Whose questions come from there; nobody's if they aren't a session's.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn question(&self, from: &Asker) -> Result<Option<Question>, Error> {
+        match self.askers.get(from, 0) {
+            Ok(question) => Ok(Some(question)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(Error::map("ASKERS")(error)),
+        }
+    }
+
+    /// Takes out from where a session has asked.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read or written.
+    pub fn forget_askers(&mut self, session: u64) -> Result<(), Error> {
+        let all = self.askers.iter().filter_map(Result::ok);
+        let gone_ones: Vec<_> =
+            all.filter(|(_, question)| question.session == session).map(|(from, _)| from).collect();
+        gone_ones.iter().try_for_each(|from| gone(self.askers.remove(from), "ASKERS"))
     }
 
     /// How far the kernel side is with what is being attached.

@@ -116,6 +116,12 @@ pub enum Error {
         /// What it said.
         source: std::io::Error,
     },
+    /// Control groups aren't mounted.
+    #[error(
+        "control groups (cgroup2) are mounted nowhere, so questions for names can't be brought to the daemon; mount them: \
+         mount -t cgroup2 cgroup2 /sys/fs/cgroup"
+    )]
+    NoControlGroups,
     /// The kernel side has no room for the control groups that a policy enrolls, or they can't be looked at.
     #[error("the policy's control groups: {0}")]
     Groups(String),

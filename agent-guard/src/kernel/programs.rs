@@ -13,6 +13,8 @@ pub enum Kind {
     LsmAt(Hook),
     /// To a tracepoint with BTF.
     Tracepoint,
+    /// To the root control group, for all sockets.
+    Sockets,
     /// To nothing: the daemon runs it, over what is named so (`bpf_iter_reg_target`, `kernel/bpf/task_iter.c`).
     Iterator(&'static str),
 }
@@ -41,7 +43,7 @@ impl Program {
         match self.kind {
             Kind::Lsm => Some(self.name),
             Kind::LsmAt(hook) => Some(hook.name()),
-            Kind::Tracepoint | Kind::Iterator(_) => None,
+            Kind::Tracepoint | Kind::Iterator(_) | Kind::Sockets => None,
         }
     }
 
@@ -73,6 +75,11 @@ const fn guard(hook: Hook, ops: &'static [Op], enforces: &'static str) -> Progra
 
 const fn enrolls(name: &'static str, kind: Kind, enforces: &'static str) -> Program {
     Program { name, kind, enforces, instead: None, ops: &[Op::ENROLL], always: false }
+}
+
+/// One that changes where questions for names go.
+const fn names(name: &'static str, enforces: &'static str) -> Program {
+    Program { name, kind: Kind::Sockets, enforces, instead: None, ops: &[Op::NAMES], always: false }
 }
 
 const fn tracepoint(name: &'static str, enforces: &'static str) -> Program {
@@ -123,13 +130,33 @@ pub const PROGRAMS: &[Program] = &[
     hook(Hook::FILE_TRUNCATE, &[Op::WRITE], "write: truncate through a descriptor").or("path_truncate"),
     hook(
         Hook::FILE_OPEN,
-        &[Op::READ, Op::WRITE, Op::CREATE, Op::EXECUTE, Op::RAW_DISK, Op::CGROUPS, Op::SYSCTL, Op::HELPERS],
-        "read, write and execute: opening; create: files without a name; raw_disk, cgroups, sysctl, helpers: opening theirs",
+        &[
+            Op::READ,
+            Op::WRITE,
+            Op::CREATE,
+            Op::EXECUTE,
+            Op::RAW_DISK,
+            Op::CGROUPS,
+            Op::SYSCTL,
+            Op::HELPERS,
+            Op::TUN,
+        ],
+        "read, write and execute: opening; create: files without a name; raw_disk, cgroups, sysctl, helpers, tun: opening theirs",
     ),
     hook(
         Hook::FILE_RECEIVE,
-        &[Op::READ, Op::WRITE, Op::RAW_DISK, Op::CGROUPS, Op::SYSCTL, Op::HELPERS],
-        "read and write, and what else opening is: descriptors from elsewhere",
+        &[
+            Op::READ,
+            Op::WRITE,
+            Op::RAW_DISK,
+            Op::CGROUPS,
+            Op::SYSCTL,
+            Op::HELPERS,
+            Op::TUN,
+            Op::CONNECT,
+            Op::LISTEN,
+        ],
+        "read and write, and what else opening is: descriptors from elsewhere; connect and listen: sockets from elsewhere",
     ),
     hook(Hook::MMAP_FILE, &[Op::EXECUTE], "execute: mapping as code"),
     hook(Hook::FILE_MPROTECT, &[Op::EXECUTE], "execute: turning what is mapped into code"),
@@ -158,9 +185,26 @@ pub const PROGRAMS: &[Program] = &[
     )
     .or("file_ioctl"),
     hook(Hook::SOCKET_CONNECT, &[Op::CONNECT], "connect: IPv4 and IPv6"),
-    hook(Hook::SOCKET_SENDMSG, &[Op::CONNECT], "connect: messages sent to an address"),
+    hook(
+        Hook::SOCKET_SENDMSG,
+        &[Op::CONNECT],
+        "connect: messages sent to an address, or by a socket that was connected elsewhere",
+    ),
+    hook(Hook::SCTP_BIND_CONNECT, &[Op::CONNECT, Op::LISTEN], "connect and listen: what SCTP does besides"),
     hook(Hook::UNIX_MAY_SEND, &[Op::UNIX], "connect: Unix sockets, datagrams"),
-    hook(Hook::SOCKET_POST_CREATE, &[Op::UNIX], "connect: which Unix sockets are a session's own"),
+    hook(Hook::SOCKET_POST_CREATE, &[Op::UNIX], "connect: which sockets are a session's own"),
+    hook(Hook::SOCKET_BIND, &[Op::LISTEN], "listen: binding to a port"),
+    hook(Hook::SOCKET_LISTEN, &[Op::LISTEN], "listen: waiting for connections"),
+    hook(Hook::SOCKET_ACCEPT, &[Op::LISTEN], "listen: accepting connections"),
+    hook(Hook::SOCK_GRAFT, &[Op::LISTEN], "listen: which connections were accepted"),
+    names("names_connect4", "connect: names are asked of the daemon, by IPv4, connected"),
+    names("names_connect6", "connect: names are asked of the daemon, by IPv6, connected"),
+    names("names_sendmsg4", "connect: names are asked of the daemon, by IPv4, by messages"),
+    names("names_sendmsg6", "connect: names are asked of the daemon, by IPv6, by messages"),
+    names("names_recvmsg4", "connect: answers come from where they were asked for, by IPv4"),
+    names("names_recvmsg6", "connect: answers come from where they were asked for, by IPv6"),
+    names("names_getpeername4", "connect: who was asked, by IPv4"),
+    names("names_getpeername6", "connect: who was asked, by IPv6"),
     hook(
         Hook::CAPABLE,
         &[
@@ -190,7 +234,11 @@ pub const PROGRAMS: &[Program] = &[
     guard(Hook::BPF, &[Op::BPF], "bpf; the guard's programs and maps can't be reached by number or name"),
     hook(Hook::PERF_EVENT_OPEN, &[Op::PERF], "perf"),
     hook(Hook::SETTIME, &[Op::CLOCK], "clock: setting it"),
-    hook(Hook::SOCKET_CREATE, &[Op::RAW_NETWORK], "raw_network: raw and packet sockets"),
+    hook(
+        Hook::SOCKET_CREATE,
+        &[Op::RAW_NETWORK, Op::VSOCK, Op::NETLINK, Op::CRYPTO, Op::BLUETOOTH, Op::SOCKETS],
+        "raw_network: raw and packet sockets; vsock, netlink, crypto, bluetooth, sockets: those of other families",
+    ),
     hook(
         Hook::BPRM_CHECK_SECURITY,
         &[Op::EXEC],
@@ -242,7 +290,7 @@ pub fn present(btf: &Btf, program: &Program) -> bool {
             program.lsm_hook().is_some_and(|hook| btf.has_function(&format!("bpf_lsm_{hook}")))
         }
         // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these four.
-        Kind::Tracepoint | Kind::Iterator(_) => true,
+        Kind::Tracepoint | Kind::Iterator(_) | Kind::Sockets => true,
     }
 }
 

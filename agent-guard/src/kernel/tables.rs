@@ -5,8 +5,9 @@ use std::path::Path;
 use agent_guard_common::{
     NameKey, NetKey, ObjectKey,
     names::{FILTER_WORDS, Shapes},
+    net::NamedKey,
     object::{AbstractName, SideKey},
-    rules::{AbstractEntry, CommandState, MAX_PROFILES, NetEntry, Place, Profile, Side},
+    rules::{AbstractEntry, CommandState, MAX_NAMED, MAX_PROFILES, Named, NetEntry, Place, Profile, Side},
 };
 use aya::{
     Pod,
@@ -32,6 +33,7 @@ type Profiles = Array<MapData, Profile>;
 type Commands = Array<MapData, CommandState>;
 type Programs = HashMap<MapData, ObjectKey, u32>;
 type Networks = LpmTrie<MapData, NetKey, NetEntry>;
+type NamedTable = HashMap<MapData, NamedKey, Named>;
 type Abstracts = LpmTrie<MapData, AbstractName, AbstractEntry>;
 
 /// Entries of tables: a compiled policy, or what is added to one.
@@ -106,6 +108,7 @@ pub struct Outer {
     sides: ArrayOfMaps<MapData, Sides>,
     profiles: ArrayOfMaps<MapData, Profiles>,
     networks: ArrayOfMaps<MapData, Networks>,
+    named: ArrayOfMaps<MapData, NamedTable>,
     abstracts: ArrayOfMaps<MapData, Abstracts>,
     commands: ArrayOfMaps<MapData, Commands>,
     programs: ArrayOfMaps<MapData, Programs>,
@@ -126,6 +129,7 @@ struct Inner {
     files: Files,
     profiles: Profiles,
     networks: Networks,
+    named: NamedTable,
     abstracts: Abstracts,
     commands: Commands,
     programs: Programs,
@@ -143,6 +147,7 @@ impl Outer {
             sides: open(maps, "SIDES")?,
             profiles: open(maps, "PROFILES")?,
             networks: open(maps, "NETWORKS")?,
+            named: open(maps, "NAMED")?,
             abstracts: open(maps, "ABSTRACTS")?,
             commands: open(maps, "COMMANDS")?,
             programs: open(maps, "PROGRAMS")?,
@@ -158,7 +163,8 @@ impl Outer {
         self.generation.get(&0, 0).map_err(Error::map("GENERATION"))
     }
 
-    /// Publishes a policy; returns the number of its generation.
+    /// Publishes a policy, and what its rules about names say of the addresses that sessions have; returns the number of its
+    /// generation.
     ///
     /// The slot that is filled has been idle since the last publication, which waited until no hook looked at
     /// it any more. Until the last write the old generation judges, after it the new one.
@@ -166,11 +172,11 @@ impl Outer {
     /// # Errors
     ///
     /// If a map can't be made or filled: then the old generation stays in force.
-    pub fn publish(&mut self, compiled: &Compiled) -> Result<u32, Error> {
+    pub fn publish(&mut self, compiled: &Compiled, named: &[(NamedKey, Named)]) -> Result<u32, Error> {
         let before = self.generation()?;
         // 0 means none, and the slot must change.
         let next = before.checked_add(1).unwrap_or(2);
-        let inner = fill(compiled)?;
+        let inner = fill(compiled, named)?;
         let slot = next & 1;
         self.set(slot, &inner)?;
         self.generation.set(0, next, 0).map_err(Error::map("GENERATION"))?;
@@ -181,7 +187,7 @@ impl Outer {
     }
 
     fn set(&mut self, slot: u32, inner: &Inner) -> Result<(), Error> {
-        let Inner { files, profiles, networks, abstracts, commands, programs } = inner;
+        let Inner { files, profiles, networks, named, abstracts, commands, programs } = inner;
         self.filters.set(slot, &files.filter, 0).map_err(Error::map("FILTERS"))?;
         self.objects.set(slot, &files.objects, 0).map_err(Error::map("OBJECTS"))?;
         self.names.set(slot, &files.names, 0).map_err(Error::map("NAMES"))?;
@@ -190,6 +196,7 @@ impl Outer {
         self.sides.set(slot, &files.sides, 0).map_err(Error::map("SIDES"))?;
         self.profiles.set(slot, profiles, 0).map_err(Error::map("PROFILES"))?;
         self.networks.set(slot, networks, 0).map_err(Error::map("NETWORKS"))?;
+        self.named.set(slot, named, 0).map_err(Error::map("NAMED"))?;
         self.abstracts.set(slot, abstracts, 0).map_err(Error::map("ABSTRACTS"))?;
         self.commands.set(slot, commands, 0).map_err(Error::map("COMMANDS"))?;
         self.programs.set(slot, programs, 0).map_err(Error::map("PROGRAMS"))
@@ -217,6 +224,39 @@ impl Outer {
         self.in_force()?.add(entries)
     }
 
+    /// Says of an address that a session has from asking for names what the rules about these say, in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If there is no room for it.
+    pub fn set_named(&self, key: &NamedKey, named: &Named) -> Result<(), Error> {
+        self.named_in_force()?.insert(key, named, 0).map_err(Error::map("NAMED"))
+    }
+
+    /// Takes addresses away again, those of a session that has ended, or that nobody may connect to any more.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub fn remove_named(&self, keys: &[NamedKey]) -> Result<(), Error> {
+        let mut table = self.named_in_force()?;
+        keys.iter().try_for_each(|key| remove("NAMED", &mut table, key))
+    }
+
+    /// The addresses that sessions have from asking for names, in the generation in force.
+    ///
+    /// # Errors
+    ///
+    /// If the map can't be read.
+    pub fn named(&self) -> Result<Vec<(NamedKey, Named)>, Error> {
+        all("NAMED", &self.named_in_force()?)
+    }
+
+    fn named_in_force(&self) -> Result<NamedTable, Error> {
+        let slot = self.generation()? & 1;
+        self.named.get(&slot, 0).map_err(Error::map("NAMED"))
+    }
+
     /// Takes sides away from the generation in force, those of a session that has ended.
     ///
     /// # Errors
@@ -224,15 +264,7 @@ impl Outer {
     /// If the kernel refuses.
     pub fn remove_sides(&mut self, sides: &[SideKey]) -> Result<(), Error> {
         let mut files = self.in_force()?;
-        for side in sides {
-            match files.sides.remove(side) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(MapError::SyscallError(error))
-                    if error.io_error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(Error::map("SIDES")(error)),
-            }
-        }
-        Ok(())
+        sides.iter().try_for_each(|side| remove("SIDES", &mut files.sides, side))
     }
 
     /// All that the generation in force says, as the kernel has it.
@@ -286,6 +318,19 @@ impl Outer {
             commands,
             programs: all("PROGRAMS", &programs)?,
         })
+    }
+}
+
+/// Takes an entry out; it may be gone already.
+fn remove<K: Pod, V: Pod>(
+    name: &'static str,
+    map: &mut HashMap<MapData, K, V>,
+    key: &K,
+) -> Result<(), Error> {
+    match map.remove(key) {
+        Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Error::map(name)(error)),
     }
 }
 
@@ -364,7 +409,7 @@ impl Files {
     }
 }
 
-fn fill(compiled: &Compiled) -> Result<Inner, Error> {
+fn fill(compiled: &Compiled, named: &[(NamedKey, Named)]) -> Result<Inner, Error> {
     let Compiled { files, suffixes, profiles: all_profiles, networks, abstracts, commands, programs } =
         compiled;
     let files = Files::new(files, *suffixes)?;
@@ -373,6 +418,8 @@ fn fill(compiled: &Compiled) -> Result<Inner, Error> {
         profiles.set(*index, profile, 0).map_err(Error::map("PROFILES"))?;
     }
     let (networks, abstracts) = (trie("NETWORKS", networks)?, trie("ABSTRACTS", abstracts)?);
+    let mut addresses = NamedTable::create(MAX_NAMED, NO_PREALLOC).map_err(Error::map("NAMED"))?;
+    put("NAMED", &mut addresses, named)?;
     let states = u32::try_from(commands.len()).unwrap_or(u32::MAX).max(1);
     let mut table = Commands::create(states, INNER_MAP).map_err(Error::map("COMMANDS"))?;
     for (number, state) in (0u32..).zip(commands) {
@@ -381,5 +428,5 @@ fn fill(compiled: &Compiled) -> Result<Inner, Error> {
     let entries = u32::try_from(programs.len()).unwrap_or(u32::MAX).max(1);
     let mut numbers = Programs::create(entries, NO_PREALLOC).map_err(Error::map("PROGRAMS"))?;
     put("PROGRAMS", &mut numbers, programs)?;
-    Ok(Inner { files, profiles, networks, abstracts, commands: table, programs: numbers })
+    Ok(Inner { files, profiles, networks, named: addresses, abstracts, commands: table, programs: numbers })
 }
