@@ -7,6 +7,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod dns;
 pub mod doctor;
 pub mod events;
 pub mod guard;
