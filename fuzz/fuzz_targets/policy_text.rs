@@ -12,9 +12,10 @@ use std::{
 };
 
 use agent_guard::policy::{
-    self, Diagnostic, Filesystem, Mount, Object, PolicySummary, SessionPaths, Source, explain_connect, explain_path,
+    self, Diagnostic, Filesystem, Mount, Object, PolicySummary, Service, SessionPaths, Source,
+    explain_connect, explain_listen, explain_names, explain_path, oracle,
 };
-use agent_guard_common::{ObjectKey, Op};
+use agent_guard_common::{ObjectKey, Op, Protocol};
 use libfuzzer_sys::fuzz_target;
 
 /// One file system on which every path exists but those with an `x`.
@@ -80,8 +81,28 @@ fuzz_target!(|text: &str| {
         for op in Op::FILE {
             let _said = explain_path(&view, &Everything, (index, binding), op, Path::new("/srv/a/b"));
         }
-        for addr in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
-            let _said = explain_connect(&view, index, addr, 443);
+        let service = Service { port: 443, protocol: Protocol::UDP };
+        for addr in [
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::LOCALHOST),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ] {
+            let said = explain_connect(&view, index, addr, service).expect("the profile is there");
+            let defined = oracle::connect(&policy, &profile.name, &[], addr, service.port, service.protocol);
+            assert_eq!(Some(said.verdict.as_str()), defined.map(|answer| answer.verdict.name()));
+            let said = explain_listen(&view, index, addr, service).expect("the profile is there");
+            let defined = oracle::listen(&policy, &profile.name, addr, service.port, service.protocol);
+            assert_eq!(Some(said.verdict.as_str()), defined.map(|answer| answer.verdict.name()));
+            for name in ["a.example", "b.a.example"] {
+                // What was loaded fits.
+                let said = explain_names(&view, index, &[name], Some(addr), service).expect("one name");
+                let defined =
+                    oracle::connect(&policy, &profile.name, &[name], addr, service.port, service.protocol);
+                assert_eq!(Some(said.verdict.as_str()), defined.map(|answer| answer.verdict.name()));
+            }
+        }
+        for name in ["", ".", "a.example", "b.a.example", "localhost"] {
+            let _said = compiled.hosts.name(index, name);
         }
     }
 });

@@ -7,14 +7,15 @@ use agent_guard_common::Verdict;
 use super::{
     error::{ApiError, Code, ErrorItem},
     types::{
-        ExplainRequest, ExplainedObject, ExplanationView, Mode, PolicyView, ProfileView, RuleView, Time,
+        ExplainRequest, ExplainedObject, ExplanationView, Mode, NameLimitsView, PolicyView, ProfileView,
+        ResolverView, RuleView, Time, ZoneView,
     },
 };
 use crate::policy::{
-    Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind,
+    Compiled, Diagnostic, Explanation, PolicySummary, RuleInfo, RuleKind,
     explain::{ExplainError, Question},
     model,
-    summary::{OutsideSummary, ProfileSummary},
+    summary::{LimitsSummary, OutsideSummary, ProfileSummary, ResolverSummary},
 };
 
 /// A rule, with the hooks that enforce it on this kernel.
@@ -26,6 +27,8 @@ pub fn rule(rule: &RuleInfo, hooks: Vec<String>) -> RuleView {
             RuleKind::Critical => "critical",
             RuleKind::Rule => "files",
             RuleKind::Network => "network",
+            RuleKind::Name => "names",
+            RuleKind::Listen => "listen",
             RuleKind::Exec => "exec",
             RuleKind::Persistence => "persistence",
             RuleKind::Guard => "guard",
@@ -88,7 +91,8 @@ pub fn policy(
         .critical
         .iter()
         .chain(profiles.iter().flat_map(|profile| {
-            profile.rules.iter().chain(&profile.network).chain(&profile.commands).chain(&profile.persistent)
+            let network = profile.network.iter().chain(&profile.names).chain(&profile.listen);
+            profile.rules.iter().chain(network).chain(&profile.commands).chain(&profile.persistent)
         }))
         .chain(&summary.own)
         .collect();
@@ -98,6 +102,7 @@ pub fn policy(
         digest: summary.digest.clone(),
         loaded,
         files: summary.files.clone(),
+        resolver: resolver(&summary.resolver),
         profiles: profiles.iter().map(profile).collect(),
         rules: rules.into_iter().map(|info| rule(info, hooks(info))).collect(),
         builtin: summary.builtin.clone(),
@@ -109,14 +114,37 @@ fn verdicts(entries: &[OutsideSummary]) -> BTreeMap<String, String> {
     entries.iter().map(|entry| (entry.op.clone(), entry.verdict.clone())).collect()
 }
 
+fn resolver(resolver: &ResolverSummary) -> ResolverView {
+    let zones = resolver.zones.iter();
+    ResolverView {
+        upstream: resolver.upstream.clone(),
+        timeout_ms: resolver.timeout_ms,
+        zones: zones
+            .map(|zone| ZoneView { name: zone.name.clone(), upstream: zone.upstream.clone() })
+            .collect(),
+    }
+}
+
+fn limits(limits: &LimitsSummary) -> NameLimitsView {
+    let LimitsSummary { length, labels, label, long, entropy, rate } = limits.clone();
+    NameLimitsView { length, labels, label, long, entropy, rate }
+}
+
 fn profile(profile: &ProfileSummary) -> ProfileView {
     ProfileView {
         name: profile.name.clone(),
         mode: mode(profile.mode),
+        degraded: match profile.degraded {
+            model::Degraded::Refuse => "refuse",
+            model::Degraded::Report => "report",
+        }
+        .to_owned(),
         scope: profile.scope.iter().map(|entry| entry.path.clone()).collect(),
         outside: verdicts(&profile.outside),
         persistence: profile.persistence.clone(),
         connect: profile.connect.clone(),
+        denied: profile.denied.clone(),
+        names: limits(&profile.limits),
         anonymous: profile.anonymous.clone(),
         system: verdicts(&profile.system),
         capabilities: profile.capabilities.clone(),
@@ -132,16 +160,20 @@ pub fn question(request: &ExplainRequest) -> Result<Question, ExplainError> {
     if let Some(command) = &request.exec {
         return Ok(Question::Exec(command.clone()));
     }
+    if let Some(at) = &request.listen {
+        return Question::listen(at);
+    }
     match (&request.operation, &request.path, &request.connect) {
-        (_, _, Some(to)) => Question::connect(to),
+        (_, _, Some(to)) => Question::connect(to, request.address.as_deref()),
         (Some(op), Some(path), None) => Question::file(op, Path::new(path)),
         _ => Err(ExplainError::NoQuestion),
     }
 }
 
-/// The answer to a question.
+/// The answer to a question about a profile, by its name and its index in these tables.
 pub fn explanation(
-    profile: &str,
+    (profile, index): (&str, u32),
+    tables: &Compiled,
     question: &Question,
     generation: u32,
     answers: &[(String, Explanation)],
@@ -156,7 +188,7 @@ pub fn explanation(
         generation,
         verdict: strictest.unwrap_or(Verdict::DENY).name().to_owned(),
         objects,
-        notes: Vec::new(),
+        notes: question.notes(|name| tables.hosts.name(index, name)),
     }
 }
 
@@ -185,6 +217,7 @@ pub fn explain_error<'a>(error: &ExplainError, profiles: impl IntoIterator<Item 
         | ExplainError::NoAddress { .. }
         | ExplainError::NotAbsolute(_) => Code::BadRequest,
         ExplainError::Lookup { .. } => Code::Unavailable,
+        ExplainError::Names(_) => Code::Internal,
         ExplainError::Fault(_) => Code::Internal,
     };
     ApiError::new(code, error.to_string())

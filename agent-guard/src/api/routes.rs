@@ -239,13 +239,15 @@ async fn explain(daemon: Daemon, caller: Caller, Payload(body): Payload<ExplainR
 /// One question, and only one.
 fn check_explain(request: &ExplainRequest) -> Result<(), ApiError> {
     let file = request.operation.is_some() || request.path.is_some();
-    let whole = request.operation.is_some() && request.path.is_some();
-    match (file, whole, request.connect.is_some(), request.exec.is_some()) {
-        (true, true, false, false) | (false, false, true, false) | (false, false, false, true) => Ok(()),
-        _ => {
-            Err(ApiError::new(Code::BadRequest, "one of these: `operation` and `path`, `connect`, or `exec`"))
-        }
-    }
+    let whole = request.operation.is_some() == request.path.is_some();
+    let questions = [file, request.connect.is_some(), request.listen.is_some(), request.exec.is_some()];
+    let one = questions.into_iter().filter(|asked| *asked).count() == 1;
+    let what = match (one && whole, request.address.is_some() && request.connect.is_none()) {
+        (true, false) => return Ok(()),
+        (false, _) => "one of these: `operation` and `path`, `connect`, `listen`, or `exec`",
+        (true, true) => "`address` is for a name in `connect`",
+    };
+    Err(ApiError::new(Code::BadRequest, what))
 }
 
 async fn status(daemon: Daemon, caller: Caller) -> Response {
@@ -375,5 +377,17 @@ mod tests {
         assert!(ask(true, true, false) && ask(false, false, true));
         assert!(!ask(false, false, false) && !ask(true, false, false) && !ask(true, true, true));
         assert!(!ask(false, true, true));
+        let listen = |connect: Option<&str>, address: Option<&str>| {
+            let text = |value: Option<&str>| value.map(str::to_owned);
+            let listen = Some("0.0.0.0:80".to_owned());
+            check_explain(&ExplainRequest {
+                listen,
+                connect: text(connect),
+                address: text(address),
+                ..ExplainRequest::default()
+            })
+        };
+        assert!(listen(None, None).is_ok());
+        assert!(listen(Some("a:1"), None).is_err() && listen(None, Some("10.0.0.1")).is_err());
     }
 }

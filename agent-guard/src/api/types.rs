@@ -10,7 +10,8 @@ mod policy;
 mod status;
 
 pub use policy::{
-    ExplainRequest, ExplainedObject, ExplanationView, PolicyView, ProfileView, Reloaded, RuleView,
+    ExplainRequest, ExplainedObject, ExplanationView, NameLimitsView, PolicyView, ProfileView, Reloaded,
+    ResolverView, RuleView, ZoneView,
 };
 pub use status::{Counters, Extent, HookInfo, HookState, Lost, RuleStatus, Status};
 

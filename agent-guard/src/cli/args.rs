@@ -80,6 +80,7 @@ pub enum Command {
         "agent-guard policy check ./new.toml",
         "agent-guard policy explain --profile coding-agent --op delete --path /srv/prod/db",
         "agent-guard policy explain --profile coding-agent --op write --path ~/src/a.c --file ./new.toml --cwd ~/src",
+        "agent-guard policy explain --profile coding-agent --connect static.crates.io:443",
     ]))]
     Policy(PolicyCommand),
     /// Show what happened
@@ -279,7 +280,7 @@ pub struct CheckArgs {
 
 /// Of `policy explain`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("question").required(true).args(["op", "connect", "exec"]))]
+#[command(group = ArgGroup::new("question").required(true).args(["op", "connect", "listen", "exec"]))]
 pub struct ExplainArgs {
     /// Profile of the policy
     #[arg(long, value_name = "PROFILE")]
@@ -290,11 +291,17 @@ pub struct ExplainArgs {
     /// The file
     #[arg(long, requires = "op", value_name = "PATH")]
     pub path: Option<PathBuf>,
-    /// A connection instead, to an address or a Unix socket
-    #[arg(long, value_name = "HOST:PORT|unix:PATH|unix:@NAME")]
+    /// A connection instead, to an address, a name or a Unix socket; PROTO is tcp, udp or sctp, and HOST/icmp has no port
+    #[arg(long, value_name = "HOST:PORT[/PROTO]|unix:PATH|unix:@NAME")]
     pub connect: Option<String>,
+    /// With --connect and a name: an address that it has, so that rules about that count, too
+    #[arg(long, value_name = "ADDRESS", requires = "connect", conflicts_with_all = ["op", "listen", "exec"])]
+    pub address: Option<String>,
+    /// Listening at an address of this host's instead
+    #[arg(long, value_name = "ADDRESS:PORT[/PROTO]")]
+    pub listen: Option<String>,
     /// The execution of a program instead, by its name or its path, with all that follows for its arguments
-    #[arg(long, value_name = "ARGV", num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["op", "connect"])]
+    #[arg(long, value_name = "ARGV", num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["op", "connect", "listen"])]
     pub exec: Option<Vec<String>>,
     /// As a session of that profile sees it: its id, the end of its id, or its name
     #[arg(long, value_name = "ID", conflicts_with = "file")]
@@ -323,7 +330,14 @@ pub enum PolicyCommand {
     /// Read the policy again; one with errors changes nothing
     Reload(JsonArgs),
     /// Say what the policy would do, and by which rule: the one in force, or one in files
-    Explain(ExplainArgs),
+    #[command(after_help = examples(&[
+        "agent-guard policy explain --profile coding-agent --op delete --path /srv/prod/db",
+        "agent-guard policy explain --profile coding-agent --connect 10.0.0.53:53/udp",
+        "agent-guard policy explain --profile coding-agent --connect api.example.org:443 --address 203.0.113.7",
+        "agent-guard policy explain --profile coding-agent --listen 0.0.0.0:8080",
+        "agent-guard policy explain --profile coding-agent --exec terraform destroy",
+    ]))]
+    Explain(Box<ExplainArgs>),
 }
 
 /// Of `events`.
@@ -363,57 +377,4 @@ fn when(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("agent-guard").chain(words.iter().copied()))
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn what_this_version_does_not_have_is_refused() {
-        for words in [
-            ["run", "--plan", "x", "--", "true"].as_slice(),
-            &["run", "--ttl", "2h", "--", "true"],
-            &["run", "true"],
-            &["attach"],
-            &["attach", "--pid", "0"],
-            &["attach", "--pid", "7", "--ttl", "2h"],
-            &["undo", "list"],
-            &["approvals", "approve", "x", "--for", "session"],
-            &["policy", "explain", "--profile", "p"],
-            &["policy", "explain", "--profile", "p", "--op", "delete"],
-            &["policy", "explain", "--profile", "p", "--connect", "h:1", "--cwd", "/"],
-            &["policy", "explain", "--profile", "p", "--connect", "h:1", "--session", "x", "--file", "f"],
-            &["policy", "explain", "--profile", "p", "--op", "delete", "--path", "/", "--connect", "h:1"],
-            &["events", "--verdict", "denied"],
-            &["events", "--since", "yesterday"],
-        ] {
-            assert_eq!(parse(words).unwrap_err().exit_code(), 2, "{words:?}");
-        }
-    }
-
-    #[test]
-    fn run_takes_everything_after_the_dashes() {
-        let cli = parse(&["run", "--profile", "ci", "--", "ls", "--help", "-v"]).unwrap();
-        let Command::Run(args) = cli.command else { panic!("not run") };
-        assert_eq!(
-            (args.profile.as_deref().unwrap_or_default(), args.command.len(), args.verbose),
-            ("ci", 3, false)
-        );
-    }
-
-    #[test]
-    fn lists_of_verdicts() {
-        let cli = parse(&["events", "--verdict", "deny,hold"]).unwrap();
-        let Command::Events(args) = cli.command else { panic!("not events") };
-        assert_eq!(args.verdict, ["deny", "hold"]);
-    }
-}
+mod tests;

@@ -108,7 +108,7 @@ mod tests {
             " deny  delete /srv/prod/db by rm(1234) session fix-config rule 50-default.toml:4",
             " hold  delete /srv/prod/db by rm(1234) session fix-config rule 50-default.toml:4",
             " approved delete /srv/prod/db by rm(1234) session fix-config rule 50-default.toml:4 answered by alice",
-            " deny  connect 10.20.9.1:5432 by rm(1234)",
+            " deny  connect db.example.org (10.20.9.1:5432) by rm(1234)",
             " !!    17 events lost (reports, ring buffer)",
             " --    session started: claude session fix-config",
         ] {

@@ -34,8 +34,8 @@ pub(super) fn explain(client: &Client, args: ExplainArgs) -> Result<Exit, Failur
     let out = Out::new(args.json);
     let path = args.path.as_deref().map(absolute).transpose()?;
     let session = args.session.as_deref().map(|id| ids::session(client, id)).transpose()?;
-    let ExplainArgs { profile, op: operation, connect, exec, .. } = args;
-    let request = ExplainRequest { profile, operation, path, connect, exec, session };
+    let ExplainArgs { profile, op: operation, connect, address, listen, exec, .. } = args;
+    let request = ExplainRequest { profile, operation, path, connect, address, listen, exec, session };
     let explanation = if args.file.is_empty() {
         client.post("/v1/policy/explain", &request)?
     } else {
@@ -79,10 +79,11 @@ fn from_files(
     let kernel = host.btf().map(|btf| Enforcement::of_kernel(&btf, &host)).inspect_err(|error| {
         notes.push(format!("which hooks would enforce it isn't known: {error}"));
     });
-    let mut view = convert::explanation(&request.profile, &question, 0, &answers, |rule| {
+    let who = (request.profile.as_str(), index);
+    let mut view = convert::explanation(who, &compiled, &question, 0, &answers, |rule| {
         kernel.as_ref().map(|kernel| kernel.hooks(&rule.operations())).unwrap_or_default()
     });
-    view.notes = notes;
+    view.notes.extend(notes);
     Ok(view)
 }
 

@@ -9,7 +9,7 @@ use super::{
     exit::{Exit, Failure},
     output::{Colour, Out, printable},
 };
-use crate::api::types::{PolicyView, Reloaded, RuleView};
+use crate::api::types::{NameLimitsView, PolicyView, Reloaded, ResolverView, RuleView};
 
 /// The kind of rules that `files.persistence` stands for.
 const PERSISTENCE: &str = "persistence";
@@ -21,7 +21,7 @@ pub(super) fn policy(client: &Client, command: PolicyCommand) -> Result<Exit, Fa
         PolicyCommand::Reload(args) => {
             reload(&Out::new(args.json), &client.post("/v1/policy/reload", &serde_json::json!({}))?)
         }
-        PolicyCommand::Explain(args) => super::explain::explain(client, args),
+        PolicyCommand::Explain(args) => super::explain::explain(client, *args),
     }
 }
 
@@ -35,15 +35,18 @@ fn show(out: &Out, policy: &PolicyView) -> Result<Exit, Failure> {
         ("digest", policy.digest.clone()),
         ("since", policy.loaded.local()),
         ("files", policy.files.join(", ")),
+        ("resolver", resolver(&policy.resolver)),
     ])?;
     for profile in &policy.profiles {
         out.line("")?;
         out.fields(&[
             ("profile", format!("{} ({})", profile.name, profile.mode.name())),
+            ("degraded", profile.degraded.clone()),
             ("scope", profile.scope.join(", ")),
             ("outside", verdicts(&profile.outside)),
             ("persistence", profile.persistence.clone()),
-            ("connect", profile.connect.clone()),
+            ("connect", format!("{}, denied with {}", profile.connect, profile.denied)),
+            ("names", limits(&profile.names)),
             ("anonymous", profile.anonymous.clone()),
             ("system", verdicts(&profile.system)),
             ("capabilities", profile.capabilities.join(", ")),
@@ -95,6 +98,25 @@ fn persistence(out: &Out, rules: &[RuleView]) -> Result<(), Failure> {
         ])?;
     }
     Ok(())
+}
+
+/// Where names are looked up.
+fn resolver(resolver: &ResolverView) -> String {
+    let servers = match resolver.upstream.as_slice() {
+        [] => "those of resolv.conf".to_owned(),
+        servers => servers.join(", "),
+    };
+    let zones = resolver.zones.iter().map(|zone| format!("; {}: {}", zone.name, zone.upstream.join(", ")));
+    format!("{servers}{}; {} ms", zones.collect::<String>(), resolver.timeout_ms)
+}
+
+/// What is said of names that only a rule with `*` allows.
+fn limits(limits: &NameLimitsView) -> String {
+    let NameLimitsView { length, labels, label, long, entropy, rate } = limits;
+    let entropy = f64::from(*entropy) / 1000.0;
+    format!(
+        "below `*` length {length}, labels {labels}, label {label}, entropy {entropy} from {long} on, rate {rate}"
+    )
 }
 
 /// Operations, each with its verdict.

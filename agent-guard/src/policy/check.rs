@@ -10,7 +10,10 @@ use super::{
     diagnostic::Diagnostic,
     enroll::{self, Enroll},
     exec::Exec,
-    model::{FileRule, Mode, Outside, PathPattern, Policy, Profile, ScopePath},
+    model::{
+        Degraded, Denied, FileRule, Mode, NameLimits, Outside, PathPattern, Policy, Profile, Resolver,
+        ScopePath,
+    },
     parse,
     parse::{Keys, Report, Value},
     paths,
@@ -19,12 +22,15 @@ use super::{
     system::System,
 };
 
-const TOP: Keys =
-    Keys { place: "the policy", known: &["version", "critical", "enroll", "profile"], later: &[] };
+const TOP: Keys = Keys {
+    place: "the policy",
+    known: &["version", "critical", "enroll", "profile", "resolver"],
+    later: &[],
+};
 const PROFILE: Keys = Keys {
     place: "a profile",
     known: &["mode", "files", "exec", "network", "system"],
-    later: &["ttl", "limit", "approval", "backup"],
+    later: &["degraded", "ttl", "limit", "approval", "backup"],
 };
 const FILES: Keys =
     Keys { place: "`files`", known: &["scope", "outside", "rule", "persistence"], later: &[] };
@@ -43,12 +49,22 @@ pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
     let mut mistakes = Vec::new();
     let (mut critical, mut enroll) = (Vec::new(), Vec::new());
     let mut profiles: BTreeMap<String, Profile> = BTreeMap::new();
+    let mut resolver = Resolver::default();
     for source in sources {
         let mut checker = Checker { report: Report::new(source) };
-        let Document { critical: more, enroll: enrolled, profiles: found } = checker.document();
+        let Document { critical: more, enroll: enrolled, profiles: found, resolver: asks } =
+            checker.document();
         mistakes.extend(checker.report.finish());
         critical.extend(more);
         enroll.extend(enrolled);
+        match (&resolver.origin, &asks.origin) {
+            (_, None) => {}
+            (None, _) => resolver = asks,
+            (Some(first), Some(again)) => {
+                let message = format!("`resolver` is already defined at {first}");
+                mistakes.push(Diagnostic::error(again, message).help("keep one of them"));
+            }
+        }
         for profile in found {
             if let Some(first) = profiles.get(&profile.name) {
                 let message = format!("profile `{}` is already defined at {}", profile.name, first.origin);
@@ -69,6 +85,7 @@ pub(super) fn policy(sources: &[Source]) -> Result<Policy, Vec<Diagnostic>> {
         own: Vec::new(),
         homes: Vec::new(),
         profiles: profiles.into_values().collect(),
+        resolver,
         files: sources.iter().map(|source| source.name.clone()).collect(),
         digest: digest(sources),
     };
@@ -94,6 +111,7 @@ struct Document {
     critical: Vec<FileRule>,
     enroll: Vec<Enroll>,
     profiles: Vec<Profile>,
+    resolver: Resolver,
 }
 
 /// Reads one source.
@@ -118,7 +136,8 @@ impl Checker<'_> {
                 profiles.extend(self.profile(name.get_ref(), &name.span(), value));
             }
         }
-        Document { critical, enroll, profiles }
+        let resolver = top.get("resolver").map(|value| self.resolver(value)).unwrap_or_default();
+        Document { critical, enroll, profiles, resolver }
     }
 
     fn version(&mut self, value: Option<&Value<'_>>) {
@@ -157,8 +176,13 @@ impl Checker<'_> {
             outside: Outside::default(),
             rules: Vec::new(),
             persistence: Persistence::default(),
+            degraded: self.degraded(table.get("degraded")),
             connect: Verdict::DENY,
             network: Vec::new(),
+            names: Vec::new(),
+            limits: NameLimits::default(),
+            listen: Vec::new(),
+            denied: Denied::default(),
             sockets: Vec::new(),
             abstracts: Vec::new(),
             exec: Exec::default(),
@@ -183,17 +207,26 @@ impl Checker<'_> {
     }
 
     fn mode(&mut self, value: Option<&Value<'_>>) -> Mode {
-        let Some(value) = value else { return Mode::Enforce };
-        match self.report.string(value, "`mode`") {
-            Some("enforce") | None => Mode::Enforce,
-            Some("report") => Mode::Report,
-            Some(other) => {
-                let help = parse::suggest(other, ["enforce", "report"]);
-                let help = help.unwrap_or_else(|| "modes are `enforce` and `report`".into());
-                self.report.error_help(&value.span(), format!("unknown mode {other:?}"), help);
-                Mode::Enforce
-            }
+        let known = [("enforce", Mode::Enforce), ("report", Mode::Report)];
+        self.one_of(value, "mode", known).unwrap_or(Mode::Enforce)
+    }
+
+    fn degraded(&mut self, value: Option<&Value<'_>>) -> Degraded {
+        let known = [("refuse", Degraded::Refuse), ("report", Degraded::Report)];
+        self.one_of(value, "degraded", known).unwrap_or_default()
+    }
+
+    fn one_of<T: Copy>(&mut self, value: Option<&Value<'_>>, key: &str, known: [(&str, T); 2]) -> Option<T> {
+        let value = value?;
+        let text = self.report.string(value, &format!("`{key}`"))?;
+        let found = known.into_iter().find(|(name, _)| *name == text);
+        if found.is_none() {
+            let [one, other] = known.map(|(name, _)| name);
+            let help = parse::suggest(text, [one, other]);
+            let help = help.unwrap_or_else(|| format!("`{key}` is `{one}` or `{other}`"));
+            self.report.error_help(&value.span(), format!("unknown {key} {text:?}"), help);
         }
+        found.map(|(_, what)| what)
     }
 
     fn files(&mut self, files: &DeTable<'_>, profile: &mut Profile) {

@@ -19,8 +19,8 @@ use super::{
     commands::Commands,
     diagnostic::Diagnostic,
     edit::Edit,
-    exec,
-    model::{self, Mode, Policy},
+    exec, hosts,
+    model::{self, Denied, Mode, Policy},
     network, persistence,
     resolve::{Binding, Key, Owner, Resolved},
     rules, sockets, system,
@@ -40,9 +40,10 @@ pub(super) fn compile(
 ) -> Result<Compiled, Vec<Diagnostic>> {
     let Resolved { policy, mut bindings, shared, scopes, mut warnings } = resolved;
     warnings.extend(system::warnings(policy).chain(persistence::warnings(policy)));
-    warnings.extend(exec::warnings(policy));
+    warnings.extend(exec::warnings(policy).chain(hosts::warnings(policy)));
     let indexes = indexes(policy, assigned)?;
     let networks = network::compile(policy, &indexes)?;
+    let hosts = hosts::compile(policy, &indexes)?;
     let abstracts = sockets::compile(policy, &indexes);
     let Commands { states, first, enrollment, programs } = commands;
     let profiles = policy.profiles.iter().zip(&indexes).zip(first);
@@ -52,6 +53,7 @@ pub(super) fn compile(
         profiles: profiles.collect(),
         enrollment: super::enroll::entry(policy, enrollment),
         networks,
+        hosts,
         abstracts,
         commands: states,
         programs,
@@ -79,21 +81,33 @@ pub(super) fn compile(
 
 /// What a profile says of everything that no rule names.
 fn entry(policy: &Policy, profile: &model::Profile, commands: u32) -> Profile {
-    let report = if profile.mode == Mode::Report { Profile::REPORT_ONLY } else { 0 };
+    let flags: [(bool, u32); 4] = [
+        (true, Profile::PRESENT),
+        (profile.mode == Mode::Report, Profile::REPORT_ONLY),
+        (profile.connect != Verdict::ALLOW || !profile.names.is_empty(), Profile::NAMES),
+        (profile.denied == Denied::Refused, Profile::REFUSED),
+    ];
+    let flags = flags.into_iter().filter(|(set, _)| *set).fold(0, |flags, (_, flag)| flags | flag);
     let elsewhere = Op::FILE.into_iter().map(|op| (op, profile.outside.get(op)));
     let rules = policy.critical.iter().chain(&policy.own);
     let rules = rules.chain(&profile.rules).chain(&profile.persistence.rules);
     let rules = rules.flat_map(|rule| rule.ops.iter().map(|&op| (op, rule.verdict)));
     let judged = elsewhere.chain(rules).filter(|(_, verdict)| *verdict != Verdict::ALLOW);
     // Always: sockets must be known for the session's own from the beginning, whatever the policy is later.
-    let always = Op::CONNECT.mask() | Op::UNIX.mask() | profile.system.judged() | profile.exec.judged();
+    let always = Op::CONNECT.mask()
+        | Op::LISTEN.mask()
+        | Op::UNIX.mask()
+        | profile.system.judged()
+        | profile.exec.judged();
+    let always = if flags & Profile::NAMES == 0 { always } else { always | Op::NAMES.mask() };
     let mut outside = profile.outside;
     outside.set(Op::CONNECT, profile.connect);
     Profile {
-        flags: Profile::PRESENT | report,
+        flags,
         connect: profile.connect.0,
         anonymous: profile.exec.anonymous.0,
-        pad: [0; 2],
+        listen: Verdict::DENY.0,
+        pad: 0,
         judged: judged.fold(always, |judged, (op, _)| judged | op.mask()),
         capabilities: profile.system.capabilities,
         outside: outside.bytes(),

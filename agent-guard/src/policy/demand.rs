@@ -19,10 +19,14 @@ pub enum Part {
     Files,
     /// `files.outside`.
     Outside,
-    /// `network.allow` and its kin.
+    /// Addresses and Unix sockets in `network.allow` and its kin.
     Network,
+    /// Names of hosts in there.
+    Names,
     /// `network.connect`.
     Connect,
+    /// `network.listen`.
+    Listen,
     /// `exec.rule`.
     Exec,
     /// `exec.anonymous`.
@@ -46,6 +50,8 @@ impl Part {
             Self::Files => "files",
             Self::Outside => "outside",
             Self::Network => "network",
+            Self::Names => "names",
+            Self::Listen => "listen",
             Self::Connect => "connect",
             Self::Exec => "exec",
             Self::Anonymous => "anonymous",
@@ -63,6 +69,8 @@ impl From<RuleKind> for Part {
             RuleKind::Critical => Self::Critical,
             RuleKind::Rule => Self::Files,
             RuleKind::Network => Self::Network,
+            RuleKind::Name => Self::Names,
+            RuleKind::Listen => Self::Listen,
             RuleKind::Exec => Self::Exec,
             RuleKind::Persistence => Self::Persistence,
             RuleKind::Guard => Self::Guard,
@@ -147,6 +155,7 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
         ops: vec![Op::CONNECT, Op::UNIX],
         ..demand(Part::Connect, Op::CONNECT, profile.connect, "connect elsewhere".to_owned(), None)
     };
+    let listen = demand(Part::Listen, Op::LISTEN, Verdict::DENY, "listen elsewhere".to_owned(), None);
     let anonymous = profile.exec.anonymous;
     let anonymous =
         demand(Part::Anonymous, Op::EXEC, anonymous, "exec of what no path leads to".to_owned(), None);
@@ -172,7 +181,12 @@ fn of_profile(profile: &Profile) -> Vec<Demand> {
         names => (Verdict::DENY, format!("capabilities but {}", names.join(", "))),
     };
     let capabilities = demand(Part::System, Op::CAPABILITY, verdict, text, None);
-    outside.into_iter().chain([persistent, connect, anonymous]).chain(system).chain([capabilities]).collect()
+    outside
+        .into_iter()
+        .chain([persistent, connect, listen, anonymous])
+        .chain(system)
+        .chain([capabilities])
+        .collect()
 }
 
 /// What a kernel can't enforce of a policy: errors where the policy wants something stopped, warnings where it only wants
@@ -233,18 +247,22 @@ mod tests {
     }
 
     const RULES: &str = "[[critical]]\npath = \"/srv\"\nops = [\"delete\"]\nverdict = \"hold\"\nreason = \"r\"\n\
-                         [profile.p]\nmode = \"report\"\n[profile.p.network]\nallow = [\"10.0.0.1\"]\n\
+                         [profile.p]\nmode = \"report\"\n[profile.p.network]\nallow = [\"10.0.0.1\", \"*.example.org\"]\nlisten = [\"localhost\"]\n\
                          [profile.p.system]\nmount = \"allow\"\ncapabilities = [\"chown\"]\n";
 
     #[test]
     fn everything_that_a_policy_says() {
         let all = demands(&policy(RULES));
-        // Two rules; seven operations outside, persistence, connecting, programs without a path, twenty on the system, capabilities.
-        assert_eq!(all.len(), 2 + 7 + 1 + 1 + 1 + 20 + 1);
+        // Four rules; seven operations outside, persistence, connecting, listening, programs without a path, those on the system,
+        // capabilities.
+        assert_eq!(all.len(), 4 + 7 + 1 + 1 + 1 + 1 + Op::SYSTEM.len() + 1);
         let texts: Vec<&str> = all.iter().map(|demand| demand.text.as_str()).collect();
         for text in [
             "hold delete /srv",
             "allow connect 10.0.0.1",
+            "allow connect *.example.org",
+            "allow listen localhost",
+            "deny listen elsewhere",
             "deny write outside",
             "deny connect elsewhere",
             "allow mount",
@@ -255,7 +273,7 @@ mod tests {
         }
         let of = |text: &str| all.iter().find(|demand| demand.text == text).unwrap();
         assert!(of("hold delete /srv").blocks() && !of("deny write outside").blocks());
-        assert_eq!((of("allow mount").origin.line, of("deny reboot").origin.line), (12, 7));
+        assert_eq!((of("allow mount").origin.line, of("deny reboot").origin.line), (13, 7));
         assert_eq!((of("hold delete /srv").number, of("deny reboot").number), (Some(1), None));
     }
 

@@ -1,9 +1,11 @@
 //! What would happen, and why: the kernel's decision over tables.
 
+mod network;
+mod question;
+
 use std::{
     ffi::OsString,
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -11,7 +13,6 @@ use agent_guard_common::{
     Fault, ObjectKey, Op, Source,
     decide::{self, Command, Decision, Walk},
     enroll::PROFILE,
-    object::{effective, mapped},
     rules::Tables,
 };
 use serde::{Deserialize, Serialize};
@@ -19,12 +20,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     commands,
     fs::{Device, Filesystem, Object},
+    ports::TooMany,
     rules::{RuleInfo, source},
     session::NO_SESSION,
-    sockets,
     tables::{Compiled, View},
     walk,
 };
+
+pub use network::{explain_abstract, explain_connect, explain_listen, explain_names};
+pub use question::{Question, Service};
 
 /// An answer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -49,15 +53,15 @@ pub enum ExplainError {
     #[error("no operation {0:?}: use read, execute, write, create, delete, rename or metadata")]
     UnknownOp(String),
     /// Neither the one question nor the other.
-    #[error("an operation and a path, an address to connect to, or a command")]
+    #[error("an operation and a path, something to connect to, an address to listen at, or a command")]
     NoQuestion,
-    /// No address to connect to.
+    /// No address to connect to or to listen at.
     #[error("{address:?}: {what}")]
     NoAddress {
         /// What was given.
         address: String,
         /// What is wrong with it.
-        what: &'static str,
+        what: String,
     },
     /// An operation on something else.
     #[error("{0:?} is no operation on files: use read, execute, write, create, delete, rename or metadata")]
@@ -73,74 +77,12 @@ pub enum ExplainError {
         /// Why.
         source: io::Error,
     },
+    /// Names that have the same address.
+    #[error("what is said of these names can't be said of one address: {0}")]
+    Names(#[from] TooMany),
     /// The tables are wrong.
     #[error("the policy can't be judged by: {}", .0.text())]
     Fault(Fault),
-}
-
-/// What somebody wants to know.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Question {
-    /// An operation on a file.
-    File(Op, PathBuf),
-    /// A connection to a port of any of these addresses.
-    Connect(Vec<IpAddr>, u16),
-    /// A connection to a Unix socket by its path.
-    Socket(PathBuf),
-    /// A connection to a Unix socket by its abstract name.
-    Abstract(String),
-    /// The execution of a program with arguments, of which the first is how it is called.
-    Exec(Vec<String>),
-}
-
-impl Question {
-    /// About an operation on a file, by its name.
-    ///
-    /// # Errors
-    ///
-    /// [`ExplainError::UnknownOp`]
-    pub fn file(op: &str, path: &Path) -> Result<Self, ExplainError> {
-        let known = Op::from_name(op).ok_or_else(|| ExplainError::UnknownOp(op.to_owned()))?;
-        Ok(Self::File(known, path.into()))
-    }
-
-    /// About a connection to `unix:PATH`, `unix:@NAME`, or `HOST:PORT`, where the host is an address or `localhost`: names are not looked up, because
-    /// what they mean to a session isn't decided by name in this version.
-    ///
-    /// # Errors
-    ///
-    /// [`ExplainError::NoAddress`]
-    pub fn connect(to: &str) -> Result<Self, ExplainError> {
-        let bad = |what| ExplainError::NoAddress { address: to.to_owned(), what };
-        if let Some(socket) = to.strip_prefix("unix:") {
-            return match socket.strip_prefix('@') {
-                Some(name) if sockets::key(name.as_bytes()).is_none() => Err(bad("no name is that long")),
-                Some(name) => Ok(Self::Abstract(name.to_owned())),
-                None => Ok(Self::Socket(socket.into())),
-            };
-        }
-        let (host, port) =
-            to.rsplit_once(':').ok_or_else(|| bad("HOST:PORT, unix:PATH or unix:@NAME is wanted"))?;
-        let port = port.parse().map_err(|_number| bad("the port must be a number up to 65535"))?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        if host == "localhost" {
-            return Ok(Self::Connect(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], port));
-        }
-        let address = host
-            .parse()
-            .map_err(|_address| bad("an address or localhost is wanted; names are not judged yet"))?;
-        Ok(Self::Connect(vec![address], port))
-    }
-
-    /// Name of the operation.
-    #[must_use]
-    pub fn operation(&self) -> &'static str {
-        match self {
-            Self::File(op, _) => op.name(),
-            Self::Connect(..) | Self::Socket(_) | Self::Abstract(_) => Op::CONNECT.name(),
-            Self::Exec(_) => Op::EXEC.name(),
-        }
-    }
 }
 
 /// Answers a question for a profile by its index and a session by its binding: each object, and what would happen to it.
@@ -165,11 +107,23 @@ pub fn ask<T: Tables>(
             let answer = explain_abstract(view, who.0, name.as_bytes())?;
             Ok(vec![(format!("unix:@{name}"), answer)])
         }
-        Question::Connect(addresses, port) => addresses
+        Question::Connect(addresses, service) => addresses
             .iter()
             .map(|address| {
-                let answer = explain_connect(view, who.0, *address, *port)?;
-                Ok((format!("{address} port {port}"), answer))
+                let answer = explain_connect(view, who.0, *address, *service)?;
+                Ok((format!("{address} {service}"), answer))
+            })
+            .collect(),
+        Question::Name { name, address, service } => {
+            let answer = explain_names(view, who.0, &[name], *address, *service)?;
+            let at = address.map(|address| format!(" at {address}")).unwrap_or_default();
+            Ok(vec![(format!("{name}{at} {service}"), answer)])
+        }
+        Question::Listen(addresses, service) => addresses
+            .iter()
+            .map(|address| {
+                let answer = explain_listen(view, who.0, *address, *service)?;
+                Ok((format!("{address} {service}"), answer))
             })
             .collect(),
     }
@@ -298,42 +252,6 @@ pub fn explain_socket<T: Tables>(
     path: &Path,
 ) -> Result<Explanation, ExplainError> {
     explain_object(view, fs, who, Op::CONNECT, path)
-}
-
-/// Explains a connection to a Unix socket by its abstract name.
-///
-/// # Errors
-///
-/// [`ExplainError`]
-pub fn explain_abstract<T: Tables>(
-    view: &View<'_, T>,
-    profile: u32,
-    name: &[u8],
-) -> Result<Explanation, ExplainError> {
-    let decision = match sockets::key(name) {
-        Some((mut key, length)) => decide::abstract_name(view.tables, profile, &mut key, length),
-        None => Err(Fault::ADDRESS),
-    };
-    decision.map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)
-}
-
-/// Explains a connection.
-///
-/// # Errors
-///
-/// [`ExplainError`]
-pub fn explain_connect<T: Tables>(
-    view: &View<'_, T>,
-    profile: u32,
-    addr: IpAddr,
-    port: u16,
-) -> Result<Explanation, ExplainError> {
-    let addr = match addr {
-        IpAddr::V4(addr) => mapped(addr.octets()),
-        IpAddr::V6(addr) => addr.octets(),
-    };
-    let decision = decide::connect(view.tables, profile, effective(addr), port);
-    decision.map(|decision| explanation(view, decision)).map_err(ExplainError::Fault)
 }
 
 /// Whether a device can be read and written without a rule: `null`, `zero`, `full`, `random`, `urandom`

@@ -18,6 +18,7 @@
 //!   a rule (or a scope) at a key; its *depth* is the number of components of the path.
 //! - A *place* is what all bindings at a key say.
 //! - A *generation* is one set of tables ([`Compiled`]).
+//! - *Hosts* are known by name to the daemon's resolver alone ([`Hosts`]); the kernel judges the addresses that it finds.
 //! - A *diagnostic* is a mistake in a policy, at a line and a column.
 #![forbid(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod enroll;
 pub mod exec;
 pub mod explain;
 pub mod fs;
+pub mod hosts;
 pub mod model;
 pub mod narrower;
 #[doc(hidden)]
@@ -52,6 +54,7 @@ mod network;
 mod parse;
 mod paths;
 mod persistence;
+mod ports;
 mod protected;
 mod resolve;
 mod sockets;
@@ -67,13 +70,16 @@ pub use diagnostic::{Diagnostic, Level};
 pub use enroll::{By, Enroll, Target};
 pub use exec::{CommandPattern, CommandRule, Exec};
 pub use explain::{
-    Explanation, explain_abstract, explain_connect, explain_enrollment, explain_path, explain_socket,
+    Explanation, Service, explain_abstract, explain_connect, explain_enrollment, explain_listen,
+    explain_names, explain_path, explain_socket,
 };
 pub use fs::{Device, Filesystem, Identify, Identity, Mount, Object};
 pub use host::HostFilesystem;
+pub use hosts::{Hosts, NameRuling, Wildcard};
 pub use model::{Origin, PathPattern, Policy};
 pub use narrower::{Rules, Wider, narrower};
 pub use persistence::Persistence;
+pub use ports::{TooMany, merge};
 pub use protected::Own;
 pub use rules::{RuleInfo, RuleKind};
 pub use session::{Changes, SessionPaths};

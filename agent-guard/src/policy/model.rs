@@ -1,11 +1,17 @@
 //! What a policy says, in the words of the contract.
 
-use std::{fmt, net::IpAddr, path::PathBuf};
+mod network;
+
+use std::{fmt, path::PathBuf};
 
 use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::{enroll::Enroll, exec::Exec, persistence::Persistence, system::System};
+
+pub use network::{
+    AbstractRule, Denied, NameLimits, NamePattern, NameRule, NetRule, Ports, Prefix, Rate, Resolver, Zone,
+};
 
 /// Where something stands in the policy.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -37,6 +43,8 @@ pub struct Policy {
     pub homes: Vec<PathBuf>,
     /// `[[enroll]]`, in the order of the sources.
     pub enroll: Vec<Enroll>,
+    /// `[resolver]`.
+    pub resolver: Resolver,
     /// Names of the sources.
     pub files: Vec<String>,
     /// SHA-256 of the sources, in hexadecimal.
@@ -160,6 +168,17 @@ pub enum Mode {
     Report,
 }
 
+/// `degraded`: what becomes of rules about files and the system where the kernel has no LSM for the guard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Degraded {
+    /// A policy with such a profile is refused.
+    #[default]
+    Refuse,
+    /// It comes into force, and what isn't enforced is reported.
+    Report,
+}
+
 /// `[profile.NAME]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Profile {
@@ -175,10 +194,20 @@ pub struct Profile {
     pub rules: Vec<FileRule>,
     /// `files.persistence`.
     pub persistence: Persistence,
+    /// `degraded`.
+    pub degraded: Degraded,
     /// `network.connect`: what nothing else names.
     pub connect: Verdict,
     /// Addresses in `network.allow` and its kin.
     pub network: Vec<NetRule>,
+    /// Names of hosts in there.
+    pub names: Vec<NameRule>,
+    /// `network.names`.
+    pub limits: NameLimits,
+    /// `network.listen`: what may be listened at. Everything else is denied.
+    pub listen: Vec<NetRule>,
+    /// `network.denied`.
+    pub denied: Denied,
     /// Files of Unix sockets in there: about [`Op::CONNECT`].
     pub sockets: Vec<FileRule>,
     /// Abstract names of Unix sockets in there.
@@ -248,59 +277,4 @@ pub struct FileRule {
     pub reason: Option<String>,
     /// Where its path stands.
     pub origin: Origin,
-}
-
-/// An address in `network.allow` and its kin.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NetRule {
-    /// As written.
-    pub text: String,
-    /// What it stands for.
-    pub prefixes: Vec<Prefix>,
-    /// First port.
-    pub low: u16,
-    /// Last port.
-    pub high: u16,
-    /// What happens.
-    pub verdict: Verdict,
-    /// Where it stands.
-    pub origin: Origin,
-}
-
-/// An abstract name of a Unix socket in `network.allow` and its kin.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AbstractRule {
-    /// The name, or what names begin with.
-    pub name: String,
-    /// Whether it is what names begin with.
-    pub begins: bool,
-    /// What happens.
-    pub verdict: Verdict,
-    /// Where it stands.
-    pub origin: Origin,
-}
-
-impl fmt::Display for AbstractRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unix:@{}{}", self.name, if self.begins { "*" } else { "" })
-    }
-}
-
-/// A network: the addresses of one family that begin with the same bits. IPv4 written as
-/// `::ffff:a.b.c.d` is IPv4.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Prefix {
-    /// First address.
-    pub addr: IpAddr,
-    /// Number of bits.
-    pub bits: u8,
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.addr {
-            IpAddr::V4(addr) => write!(f, "{addr}/{}", self.bits),
-            IpAddr::V6(addr) => write!(f, "[{addr}]/{}", self.bits),
-        }
-    }
 }

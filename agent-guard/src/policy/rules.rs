@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     enroll::{Enroll, Target},
     exec::CommandRule,
-    model::{AbstractRule, FileRule, NetRule, Origin, Policy},
+    model::{AbstractRule, FileRule, NetRule, Origin, Policy, Profile},
 };
 
 /// Kind of a rule.
@@ -17,8 +17,12 @@ pub enum RuleKind {
     Critical,
     /// `files.rule`.
     Rule,
-    /// `network.allow` and its kin.
+    /// An address or a Unix socket in `network.allow` and its kin.
     Network,
+    /// A name of hosts in there.
+    Name,
+    /// `network.listen`.
+    Listen,
     /// `exec.rule`.
     Exec,
     /// `files.persistence`: it comes with the program.
@@ -33,7 +37,7 @@ impl RuleKind {
     /// Whether somebody has written it: it doesn't come with the program.
     #[must_use]
     pub const fn is_written(self) -> bool {
-        matches!(self, Self::Critical | Self::Rule | Self::Network | Self::Exec | Self::Enroll)
+        !matches!(self, Self::Persistence | Self::Guard)
     }
 }
 
@@ -90,15 +94,15 @@ impl RuleInfo {
     pub fn operations(&self) -> Vec<Op> {
         match self.kind {
             RuleKind::Network if self.target.starts_with(UNIX) => vec![Op::UNIX],
-            RuleKind::Network => vec![Op::CONNECT],
+            RuleKind::Network | RuleKind::Name => vec![Op::CONNECT],
             RuleKind::Enroll => vec![Op::ENROLL],
             _ => self.ops.iter().filter_map(|op| Op::from_name(op)).collect(),
         }
     }
 }
 
-/// All rules of a policy in the order of their numbers: critical ones, then files, then addresses, files of Unix sockets and
-/// abstract names, then commands, then persistence, each by profile; then those of the guard itself, and at last those who are
+/// All rules of a policy in the order of their numbers: critical ones, then files, then addresses, names, what may be listened at,
+/// files of Unix sockets and abstract names, then commands, then persistence, each by profile; then those of the guard itself, and at last those who are
 /// enrolled.
 pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
     let critical = policy.critical.iter().map(|rule| file_rule(RuleKind::Critical, None, rule));
@@ -109,6 +113,20 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .profiles
         .iter()
         .flat_map(|profile| profile.network.iter().map(|rule| net_rule(&profile.name, rule)));
+    let names = policy.profiles.iter().flat_map(|profile| {
+        let rules = profile.names.iter();
+        rules.map(|rule| RuleInfo {
+            kind: RuleKind::Name,
+            ..connect_rule(&profile.name, rule.text.clone(), rule.verdict, &rule.origin)
+        })
+    });
+    let listen = policy.profiles.iter().flat_map(|profile| {
+        profile.listen.iter().map(|rule| RuleInfo {
+            kind: RuleKind::Listen,
+            ops: vec![Op::LISTEN.name().to_owned()],
+            ..net_rule(&profile.name, rule)
+        })
+    });
     let sockets = policy
         .profiles
         .iter()
@@ -127,7 +145,7 @@ pub(super) fn list(policy: &Policy) -> Vec<RuleInfo> {
         .profiles
         .iter()
         .flat_map(|profile| profile.exec.rules.iter().map(|rule| command_rule(&profile.name, rule)));
-    let networks = networks.chain(sockets).chain(abstracts);
+    let networks = networks.chain(names).chain(listen).chain(sockets).chain(abstracts);
     let mut rules: Vec<_> = critical
         .chain(files)
         .chain(networks)
@@ -158,32 +176,44 @@ impl Numbers {
     }
 
     pub(super) fn networks(policy: &Policy) -> Self {
-        Self::files(policy).after(policy.profiles.iter().map(|profile| profile.rules.len()).sum())
+        Self::files(policy).after_each(policy, |profile| profile.rules.len())
+    }
+
+    pub(super) fn names(policy: &Policy) -> Self {
+        Self::networks(policy).after_each(policy, |profile| profile.network.len())
+    }
+
+    pub(super) fn listen(policy: &Policy) -> Self {
+        Self::names(policy).after_each(policy, |profile| profile.names.len())
     }
 
     pub(super) fn sockets(policy: &Policy) -> Self {
-        Self::networks(policy).after(policy.profiles.iter().map(|profile| profile.network.len()).sum())
+        Self::listen(policy).after_each(policy, |profile| profile.listen.len())
     }
 
     pub(super) fn abstracts(policy: &Policy) -> Self {
-        Self::sockets(policy).after(policy.profiles.iter().map(|profile| profile.sockets.len()).sum())
+        Self::sockets(policy).after_each(policy, |profile| profile.sockets.len())
     }
 
     pub(super) fn commands(policy: &Policy) -> Self {
-        Self::abstracts(policy).after(policy.profiles.iter().map(|profile| profile.abstracts.len()).sum())
+        Self::abstracts(policy).after_each(policy, |profile| profile.abstracts.len())
     }
 
     pub(super) fn persistence(policy: &Policy) -> Self {
-        Self::commands(policy).after(policy.profiles.iter().map(|profile| profile.exec.rules.len()).sum())
+        Self::commands(policy).after_each(policy, |profile| profile.exec.rules.len())
     }
 
     pub(super) fn own(policy: &Policy) -> Self {
-        let rules = policy.profiles.iter().map(|profile| profile.persistence.rules.len());
-        Self::persistence(policy).after(rules.sum())
+        Self::persistence(policy).after_each(policy, |profile| profile.persistence.rules.len())
     }
 
     pub(super) fn enroll(policy: &Policy) -> Self {
         Self::own(policy).after(policy.own.len())
+    }
+
+    /// The numbers after so many of each profile.
+    fn after_each(self, policy: &Policy, count: impl Fn(&Profile) -> usize) -> Self {
+        self.after(policy.profiles.iter().map(count).sum())
     }
 
     /// The numbers after that many.

@@ -1,4 +1,4 @@
-//! `network`: what a profile says of addresses and of Unix sockets.
+//! Unix sockets in `network`.
 //!
 //! A socket with a file is like a file: what the policy says of it is a rule on that path, about connecting. An abstract name
 //! has a table of its own, where the longest name that a rule has decides.
@@ -6,31 +6,15 @@
 use std::collections::BTreeMap;
 
 use agent_guard_common::{
-    Op, Verdict,
     object::{AbstractKey, AbstractName},
     rules::AbstractEntry,
 };
-use toml::de::DeTable;
 
 use super::{
-    check::Checker,
-    model::{AbstractRule, FileRule, NetRule, PathPattern, Policy, Profile},
-    net,
-    parse::{Keys, Value},
+    model::{PathPattern, Policy},
     paths,
     rules::Numbers,
 };
-
-const NETWORK: Keys =
-    Keys { place: "`network`", known: &["connect", "allow", "report", "hold", "deny"], later: &["listen"] };
-
-/// The lists, and what they say of their entries.
-const LISTS: [(&str, Verdict); 4] = [
-    ("allow", Verdict::ALLOW),
-    ("report", Verdict::REPORT),
-    ("hold", Verdict::HOLD),
-    ("deny", Verdict::DENY),
-];
 
 const FORMS: &str = "write `unix:/run/docker.sock`, with all the forms of paths; `unix:@name` for an abstract name, or \
                      `unix:@begin*` for all that begin so";
@@ -80,51 +64,6 @@ pub(super) fn parse(text: &str) -> Result<Socket, paths::Unusable> {
         )));
     }
     Ok(Socket::Abstract(name.to_owned(), begins))
-}
-
-impl Checker<'_> {
-    pub(super) fn network(&mut self, network: &DeTable<'_>, profile: &mut Profile) {
-        self.report.keys(network, &NETWORK);
-        if let Some(verdict) = network.get("connect").and_then(|value| self.verdict(value)) {
-            profile.connect = verdict;
-        }
-        for (list, verdict) in LISTS {
-            let Some(value) = network.get(list) else { continue };
-            for entry in self.report.array(value, &format!("`{list}`")) {
-                self.destination(entry, list, verdict, profile);
-            }
-        }
-    }
-
-    /// One entry of a list.
-    fn destination(&mut self, entry: &Value<'_>, list: &str, verdict: Verdict, profile: &mut Profile) {
-        let span = entry.span();
-        let Some(text) = self.report.string(entry, &format!("an entry of `{list}`")) else { return };
-        let origin = self.report.origin(&span);
-        if let Some(socket) = text.strip_prefix("unix:") {
-            match parse(socket) {
-                Ok(Socket::File(path)) => profile.sockets.push(FileRule {
-                    path,
-                    ops: vec![Op::CONNECT],
-                    verdict,
-                    reason: None,
-                    origin,
-                }),
-                Ok(Socket::Abstract(name, begins)) => {
-                    profile.abstracts.push(AbstractRule { name, begins, verdict, origin });
-                }
-                Err(paths::Unusable(message, help)) => self.report.error_help(&span, message, help),
-            }
-            return;
-        }
-        match net::parse(text) {
-            Ok(net::Networks { prefixes, low, high }) => {
-                profile.network.push(NetRule { text: text.to_owned(), prefixes, low, high, verdict, origin });
-            }
-            Err(net::Unusable::Later(what)) => self.report.later(&span, &what),
-            Err(net::Unusable::Wrong(message, help)) => self.report.error_help(&span, message, help),
-        }
-    }
 }
 
 /// The key of a name that is looked up, and its length; none for a name longer than any.

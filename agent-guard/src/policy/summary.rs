@@ -1,10 +1,12 @@
 //! What `policy show` shows.
 
+use std::net::SocketAddr;
+
 use agent_guard_common::{Op, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    model::{Mode, Origin, Policy, Profile},
+    model::{Degraded, Mode, NameLimits, Origin, Policy, Profile, Resolver},
     rules::{self, RuleInfo, RuleKind},
 };
 
@@ -21,8 +23,56 @@ pub struct PolicySummary {
     pub profiles: Vec<ProfileSummary>,
     /// The guard's own files.
     pub own: Vec<RuleInfo>,
+    /// `[resolver]`.
+    pub resolver: ResolverSummary,
     /// What needs no rule.
     pub builtin: Vec<String>,
+}
+
+/// Where the daemon's own resolver asks.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ResolverSummary {
+    /// Name servers, with ports; none for those of the host's `resolv.conf`.
+    pub upstream: Vec<String>,
+    /// Milliseconds that a question may take.
+    pub timeout_ms: u64,
+    /// Zones with servers of their own.
+    pub zones: Vec<ZoneSummary>,
+}
+
+/// A zone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ZoneSummary {
+    /// Its name.
+    pub name: String,
+    /// Name servers, with ports.
+    pub upstream: Vec<String>,
+    /// Where its name stands.
+    pub origin: Origin,
+}
+
+/// How names may look that only a rule with `*` allows, see [`NameLimits`].
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct LimitsSummary {
+    /// `length`.
+    pub length: u8,
+    /// `labels`.
+    pub labels: u8,
+    /// `label`.
+    pub label: u8,
+    /// `long`.
+    pub long: u8,
+    /// `entropy`, in thousandths of a bit a character.
+    pub entropy: u16,
+    /// `rate`, as the policy writes it.
+    pub rate: String,
+}
+
+impl From<NameLimits> for LimitsSummary {
+    fn from(limits: NameLimits) -> Self {
+        let NameLimits { length, labels, label, long, entropy, rate } = limits;
+        Self { length, labels, label, long, entropy, rate: rate.to_string() }
+    }
 }
 
 /// A profile.
@@ -44,8 +94,18 @@ pub struct ProfileSummary {
     pub persistent: Vec<RuleInfo>,
     /// `network.connect`.
     pub connect: String,
-    /// `network.allow` and its kin.
+    /// Addresses and Unix sockets in `network.allow` and its kin.
     pub network: Vec<RuleInfo>,
+    /// Names of hosts in there.
+    pub names: Vec<RuleInfo>,
+    /// `network.names`.
+    pub limits: LimitsSummary,
+    /// `network.listen`.
+    pub listen: Vec<RuleInfo>,
+    /// `network.denied`.
+    pub denied: String,
+    /// `degraded`.
+    pub degraded: Degraded,
     /// `exec.anonymous`.
     pub anonymous: String,
     /// `exec.rule`.
@@ -107,6 +167,11 @@ impl PolicySummary {
             persistent: pick(RuleKind::Persistence, Some(&profile.name)),
             connect: profile.connect.name().to_owned(),
             network: pick(RuleKind::Network, Some(&profile.name)),
+            names: pick(RuleKind::Name, Some(&profile.name)),
+            limits: profile.limits.into(),
+            listen: pick(RuleKind::Listen, Some(&profile.name)),
+            denied: profile.denied.name().to_owned(),
+            degraded: profile.degraded,
             anonymous: profile.exec.anonymous.name().to_owned(),
             commands: pick(RuleKind::Exec, Some(&profile.name)),
             system: verdicts(Op::SYSTEM, |op| profile.system.get(op)),
@@ -119,8 +184,26 @@ impl PolicySummary {
             critical: pick(RuleKind::Critical, None),
             profiles: policy.profiles.iter().map(profile).collect(),
             own: pick(RuleKind::Guard, None),
+            resolver: resolver(&policy.resolver),
             builtin: BUILTIN.iter().map(|&text| text.to_owned()).collect(),
         }
+    }
+}
+
+fn resolver(resolver: &Resolver) -> ResolverSummary {
+    let servers = |servers: &[SocketAddr]| servers.iter().map(ToString::to_string).collect();
+    ResolverSummary {
+        upstream: servers(&resolver.upstream),
+        timeout_ms: u64::try_from(resolver.timeout.as_millis()).unwrap_or(u64::MAX),
+        zones: resolver
+            .zones
+            .iter()
+            .map(|zone| ZoneSummary {
+                name: zone.name.clone(),
+                upstream: servers(&zone.upstream),
+                origin: zone.origin.clone(),
+            })
+            .collect(),
     }
 }
 

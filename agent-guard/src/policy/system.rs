@@ -35,6 +35,12 @@ const SYSTEM: Keys = Keys {
         "ptrace",
         "signal",
         "priority",
+        "vsock",
+        "netlink",
+        "crypto",
+        "bluetooth",
+        "tun",
+        "sockets",
         "capabilities",
     ],
     later: &[],
@@ -171,7 +177,7 @@ mod tests {
     fn nothing_is_allowed_unless_said() {
         let (nothing, _) = system("").unwrap();
         assert!(Op::SYSTEM.into_iter().all(|op| nothing.get(op) == Verdict::DENY));
-        assert_eq!((nothing.capabilities, nothing.judged().count_ones()), (0, 21));
+        assert_eq!((nothing.capabilities, nothing.judged().count_ones()), (0, 27));
         let (some, warnings) =
             system("mount = \"allow\"\nsetuid = \"hold\"\ncapabilities = [\"CAP_CHOWN\", \"sys_nice\"]")
                 .unwrap();

@@ -3,17 +3,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
+    sync::Arc,
 };
 
 use agent_guard_common::{
     NameKey, NetKey, ObjectKey,
     names::Shapes,
+    net::NamedKey,
     object::{AbstractKey, AbstractName, SideKey},
-    rules::{AbstractEntry, CommandState, Head, NetEntry, Place, Profile, Side, Tables},
+    rules::{AbstractEntry, CommandState, Head, Named, NetEntry, Place, Profile, Side, Tables},
 };
 
 use super::{
     diagnostic::Diagnostic,
+    hosts::Hosts,
     model::{Part, PathPattern},
     network,
     rules::RuleInfo,
@@ -41,8 +44,10 @@ pub struct Compiled {
     pub places: BTreeMap<u32, Place>,
     /// What profiles and sessions say of places.
     pub sides: BTreeMap<SideKey, Side>,
-    /// What profiles say of networks: number of bits, those of the profile included, and first key.
+    /// What profiles say of networks, to connect to and to listen at: number of bits, those of the profile included, and first key.
     pub networks: BTreeMap<(u32, NetKey), NetEntry>,
+    /// What profiles say of names of hosts: for the resolver, the kernel doesn't know them.
+    pub hosts: Arc<Hosts>,
     /// What profiles say of abstract names of Unix sockets: number of bits that count, and first key.
     pub abstracts: BTreeMap<(u32, AbstractName), AbstractEntry>,
     /// States of the automata that read commands, by number, see [`CommandState`].
@@ -88,6 +93,8 @@ pub struct View<'a, T> {
     pub key: [u64; 2],
     /// The rules that they know by number.
     pub rules: &'a [RuleInfo],
+    /// What the resolver knows of names of hosts.
+    pub hosts: &'a Hosts,
 }
 
 impl<T> View<'_, T> {
@@ -118,7 +125,7 @@ impl Compiled {
     /// For explanations.
     #[must_use]
     pub fn view(&self) -> View<'_, Self> {
-        View { tables: self, head: self.head, key: self.key, rules: &self.rules }
+        View { tables: self, head: self.head, key: self.key, rules: &self.rules, hosts: &self.hosts }
     }
 
     /// Sets a bit of the filter; its word and what that is then.
@@ -173,6 +180,10 @@ impl Tables for Compiled {
         (NetKey::PROFILE_BITS..=NetKey::BITS)
             .rev()
             .find_map(|bits| self.networks.get(&(bits, network::first_key(key, bits))))
+    }
+
+    fn named(&self, _key: &NamedKey) -> Option<&Named> {
+        None // Sessions have addresses from asking for names; a policy has none.
     }
 
     fn abstract_name(&self, key: &AbstractKey) -> Option<&AbstractEntry> {

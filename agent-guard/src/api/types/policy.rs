@@ -12,15 +12,15 @@ use super::{Mode, Time};
 pub struct RuleView {
     /// Its number in the generation's list.
     pub number: u32,
-    /// Which part of the policy it belongs to: `critical`, `files`, `network`, `exec`, `persistence`, `guard`,
-    /// `enroll`.
+    /// Which part of the policy it belongs to: `critical`, `files`, `network`, `names`, `listen`, `exec`, `persistence`,
+    /// `guard`, `enroll`.
     pub kind: String,
     /// Profile; nothing for what concerns all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// The rule, as a person would say it.
     pub text: String,
-    /// The path or the address that it is about.
+    /// The path, the address or the name that it is about.
     #[serde(default)]
     pub target: String,
     /// Its verdict.
@@ -44,6 +44,8 @@ pub struct ProfileView {
     pub name: String,
     /// Whether it blocks.
     pub mode: Mode,
+    /// What becomes of rules about files and the system where the kernel has no LSM for the guard: `refuse` or `report`.
+    pub degraded: String,
     /// Directories in which it may create, change and delete; as the policy says it.
     pub scope: Vec<String>,
     /// Verdict of each operation outside of them.
@@ -52,12 +54,53 @@ pub struct ProfileView {
     pub persistence: String,
     /// Verdict of connections that no rule names.
     pub connect: String,
+    /// What a denied connection fails with: `EPERM` or `ECONNREFUSED`.
+    pub denied: String,
+    /// How names of hosts may look that only a rule with `*` allows.
+    pub names: NameLimitsView,
     /// Verdict of programs that no path leads to.
     pub anonymous: String,
     /// Verdict of each operation on the system.
     pub system: BTreeMap<String, String>,
     /// Capabilities that it may use; `*` for all.
     pub capabilities: Vec<String>,
+}
+
+/// `network.names` of a profile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameLimitsView {
+    /// Characters of the whole name.
+    pub length: u8,
+    /// Labels in front of those that the rule has.
+    pub labels: u8,
+    /// Characters of one of them.
+    pub label: u8,
+    /// From how many characters on the entropy of one of them counts.
+    pub long: u8,
+    /// Entropy of a long one, in thousandths of a bit a character.
+    pub entropy: u16,
+    /// Different names in a time, as `60/1m`.
+    pub rate: String,
+}
+
+/// `[resolver]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolverView {
+    /// Name servers with their ports; none for those of the host's `resolv.conf`.
+    pub upstream: Vec<String>,
+    /// Milliseconds that a question may take.
+    pub timeout_ms: u64,
+    /// Zones with servers of their own.
+    pub zones: Vec<ZoneView>,
+}
+
+/// `[[resolver.zone]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ZoneView {
+    /// Its name: that name and all below.
+    pub name: String,
+    /// Name servers with their ports.
+    pub upstream: Vec<String>,
 }
 
 /// `GET /v1/policy`: what is in force.
@@ -71,6 +114,8 @@ pub struct PolicyView {
     pub loaded: Time,
     /// Files it was read from.
     pub files: Vec<String>,
+    /// Where the daemon's own resolver asks.
+    pub resolver: ResolverView,
     /// Profiles.
     pub profiles: Vec<ProfileView>,
     /// Rules, by number.
@@ -99,7 +144,7 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
 }
 
-/// `POST /v1/policy/explain`: one of `operation` and `path`, `connect`, and `exec`.
+/// `POST /v1/policy/explain`: one of `operation` and `path`, `connect`, `listen`, and `exec`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
@@ -111,9 +156,15 @@ pub struct ExplainRequest {
     /// Absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// `HOST:PORT`, `unix:PATH` or `unix:@NAME`.
+    /// `HOST:PORT`, `HOST:PORT/PROTO`, `HOST/icmp`, `unix:PATH` or `unix:@NAME`; without a protocol it is TCP. Names aren't looked up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connect: Option<String>,
+    /// With `connect` and a name: an address that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// `ADDRESS:PORT` or `ADDRESS:PORT/PROTO`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
     /// A program, by its name or its path, and its arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exec: Option<Vec<String>>,

@@ -9,8 +9,10 @@
 //! | files, scope ([`scope`]) | what is in the scope of the inner one is in that of the outer one |
 //! | files, outside | each operation as strict |
 //! | commands ([`commands`]) | for each command as strict: both automata read together |
-//! | connections ([`networks`], [`sockets`]) | for each prefix and port, and each abstract name, as strict; Unix sockets that are files are as rules on files |
-//! | system, capabilities, programs without a path | each as strict |
+//! | connections ([`networks`], [`hosts`], [`sockets`]) | for each prefix, port and protocol, each name, and each abstract name, as strict; Unix sockets that are files are as rules on files |
+//! | listening ([`networks`]) | for each prefix, port and protocol as strict |
+//! | names that a `*` allows ([`hosts`]) | each limit as strict |
+//! | system, capabilities, programs without a path, what isn't enforced without an LSM | each as strict |
 //!
 //! "As strict" is about what happens: of a profile that only reports nothing is stricter than `report`. What is critical is the
 //! same for all.
@@ -21,6 +23,7 @@
 
 mod commands;
 mod files;
+mod hosts;
 mod networks;
 mod scope;
 mod sockets;
@@ -37,7 +40,7 @@ use agent_guard_common::{
 
 use super::{
     fs::Filesystem,
-    model::{Origin, Policy, Profile},
+    model::{Degraded, Origin, Policy, Profile},
     session::SessionPaths,
     tables::Compiled,
 };
@@ -100,6 +103,7 @@ pub fn narrower(
     compared.scope(fs);
     compared.commands();
     compared.networks();
+    compared.hosts();
     compared.abstracts();
     compared.system();
     if compared.found.is_empty() { Ok(()) } else { Err(compared.found) }
@@ -182,6 +186,13 @@ impl Compared<'_> {
         let (mine, bound) = [inner, outer].map(|side| side.happens(Verdict(side.entry.anonymous))).into();
         if mine < bound {
             self.say(milder("anonymous programs", inner, mine, outer, bound), self.inner_origin());
+        }
+        if (inner.profile.degraded, outer.profile.degraded) == (Degraded::Report, Degraded::Refuse) {
+            let message = format!(
+                "profile \"{}\" says `degraded = \"report\"`, profile \"{}\" doesn't",
+                inner.rules.profile, outer.rules.profile
+            );
+            self.say(message, self.inner_origin());
         }
         let all = (1_u64 << CAPABILITIES.len()) - 1;
         let used = inner.entry.capabilities & !outer.entry.capabilities & all;

@@ -1,5 +1,6 @@
 //! Each part by itself.
 
+mod network;
 mod random;
 
 use std::{collections::BTreeMap, path::Path};

@@ -19,7 +19,7 @@ use super::{
 mod net;
 mod way;
 
-pub use net::{abstract_name, connect};
+pub use net::{abstract_name, by_name, connect, listen, looked_up};
 use way::{Level, levels, matches, meets};
 
 /// What the oracle says.

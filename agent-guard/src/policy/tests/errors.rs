@@ -85,10 +85,6 @@ fn not_enforced_yet() {
     for key in ["ttl", "limit", "approval", "backup"] {
         in_profile(&format!("{key} = 1"), 1, &format!("`{key}` in a profile {later}"));
     }
-    in_network("listen = []", 1, &format!("`listen` in `network` {later}"));
-    for entry in ["*.crates.io:443", "api.example.org"] {
-        in_network(&format!("allow = [\"::1\", {entry:?}]"), 17, later);
-    }
 }
 
 #[test]
@@ -142,7 +138,7 @@ fn types() {
 #[test]
 fn values() {
     in_profile("mode = \"reprot\"", 8, "did you mean `report`?");
-    in_profile("mode = \"x\"", 8, "modes are `enforce` and `report`");
+    in_profile("mode = \"x\"", 8, "`mode` is `enforce` or `report`");
     in_network("connect = \"dney\"", 11, "did you mean `deny`?");
     in_network("connect = \"never ever\"", 11, "verdicts are `allow`, ");
     in_files("outside = { write = \"none\" }", 21, "unknown verdict");
@@ -164,6 +160,120 @@ fn values() {
         in_files(&format!("scope = [{path:?}]"), 10, "path");
     }
     in_files("scope = [\"/a\\u0000\"]", 10, "NUL");
+}
+
+#[test]
+fn networks() {
+    in_profile("degraded = \"report\"", 1, "`degraded`");
+    in_network("denied = \"EPREM\"", 10, "did you mean `EPERM`?");
+    in_network("denied = \"econnrefused\"", 10, "did you mean `ECONNREFUSED`?");
+    in_network("denied = \"EIO\"", 10, "errors are `EPERM`, `ECONNREFUSED`");
+    in_network("listen = \"localhost\"", 10, "must be an array");
+    for (entry, part) in [
+        ("10.0.0.1:443/tpc", "did you mean `tcp`?"),
+        ("[::1]:7/icmp", "icmp has no ports"),
+        ("bücher.example", "begins with `xn--`"),
+        ("https://example.org/", "write `example.org:443`"),
+        ("a.*.example", "every name below that one"),
+        ("example.1", "looks like an address"),
+        ("fd00::/8:443/tcp", "write `[fd00::]/8:443`"),
+        ("[64:ff9b::]/96", "write the IPv4 network that is meant"),
+        ("[2002:a01:203:1::]/64", "write `10.1.2.3/32`"),
+        ("[::]/100", "write `::1` for this host"),
+    ] {
+        in_network(&format!("allow = [\"::1\", {entry:?}]"), 17, part);
+        in_network(&format!("listen = [\"::1\", {entry:?}]"), 18, part);
+    }
+    for (entry, part) in [
+        ("unix:/run/x", "rules on files about `create`"),
+        ("example.org:80", "what is bound is an address"),
+        ("*", "`0.0.0.0/0` and `::/0` for every one"),
+        ("0.0.0.0:80", "write `0.0.0.0/0` for every address"),
+        ("10.0.0.1:0", "is not a port"),
+    ] {
+        in_network(&format!("listen = [{entry:?}]"), 11, part);
+    }
+    in_network("listen = [1]", 11, "an entry of `listen` must be a string");
+}
+
+#[test]
+fn limits_of_names() {
+    in_network("names = 1", 9, "`network.names` must be a table");
+    for (limit, column, part) in [
+        ("lenght = 1", 11, "did you mean `length`?"),
+        ("length = 254", 20, "a number from 1 to 253"),
+        ("length = 0", 20, "a number from 1 to 253"),
+        ("length = -1", 20, "a number from 1 to 253"),
+        ("labels = 128", 20, "a number from 1 to 127"),
+        ("label = \"9\"", 19, "a number from 1 to 63"),
+        ("long = 64", 18, "a number from 1 to 63"),
+        ("entropy = 8.1", 21, "as 4.25"),
+        ("entropy = 0", 21, "as 4.25"),
+        ("entropy = nan", 21, "as 4.25"),
+        ("entropy = inf", 21, "as 4.25"),
+        ("entropy = \"4\"", 21, "as 4.25"),
+        ("rate = 60", 18, "must be a string"),
+        ("rate = \"60\"", 18, "as `300/1m`"),
+        ("rate = \"0/1m\"", 18, "as `300/1m`"),
+        ("rate = \"60/0s\"", 18, "as `300/1m`"),
+        ("rate = \"60/2d\"", 18, "as `300/1m`"),
+        ("rate = \"60/1500ms\"", 18, "as `300/1m`"),
+        ("rate = \"-1/1m\"", 18, "as `300/1m`"),
+    ] {
+        in_network(&format!("names = {{ {limit} }}"), column, part);
+    }
+    let text = "version = 1\n[profile.p.network.names]\nlength = 0x50\nentropy = 4.1239\nrate = \"5/90s\"\n";
+    let limits = policy(text).profile("p").unwrap().limits;
+    assert_eq!((limits.length, limits.entropy, limits.rate.to_string().as_str()), (80, 4124, "5/90s"));
+}
+
+#[test]
+fn resolver() {
+    let in_resolver = |lines: &str, expected: &[(u32, u32, &str)]| {
+        mistakes(&format!("version = 1\n[resolver]\n{lines}\n"), expected);
+    };
+    mistakes("version = 1\nresolver = 1\n", &[(2, 12, "`resolver` must be a table")]);
+    in_resolver("upstreams = []", &[(3, 1, "did you mean `upstream`?")]);
+    in_resolver("upstream = []", &[(3, 12, "leave out the whole key")]);
+    in_resolver("upstream = \"10.0.0.53\"", &[(3, 12, "must be an array")]);
+    in_resolver(
+        "upstream = [\"dns.example\", 1, \"10.0.0.53\", \"10.0.0.53:53\"]\ntimeout = \"5\"",
+        &[
+            (3, 13, "\"10.0.0.53:5353\""),
+            (3, 28, "must be a string"),
+            (3, 44, "10.0.0.53:53 is named twice"),
+            (4, 11, "from `100ms` to `1m`"),
+        ],
+    );
+    in_resolver("timeout = \"2m\"", &[(3, 11, "no time-out")]);
+    in_resolver("[resolver.zone]", &[(3, 1, "write two brackets: [[resolver.zone]]")]);
+    in_resolver("[[resolver.zone]]", &[(3, 1, "`name` is missing"), (3, 1, "`upstream` is missing")]);
+    let zone = |name: &str| format!("[[resolver.zone]]\nname = {name:?}\nupstream = [\"10.1.0.53\"]\n");
+    in_resolver(&zone("*.corp.example"), &[(4, 8, "a zone is its name and all below")]);
+    in_resolver(&zone("10.0.0.1"), &[(4, 8, "as `corp.example`")]);
+    let twice = zone("corp.example") + &zone("Corp.Example.");
+    in_resolver(&twice, &[(7, 8, "zone `corp.example` is already defined at test.toml:4:8")]);
+    let file =
+        |name: &str| Source { name: name.into(), text: "version = 1\n[resolver]\ntimeout = \"1s\"".into() };
+    let found = load(vec![file("a.toml"), file("b.toml")]).unwrap_err();
+    assert!(
+        shown(&found).starts_with("b.toml:2:1: error: `resolver` is already defined at a.toml:2:1"),
+        "{found:?}"
+    );
+    let read = policy(&format!(
+        "version = 1\n[resolver]\nupstream = [\"10.0.0.53\", \"[fd00::53]:5353\"]\n{}",
+        zone("corp.example.")
+    ));
+    let model::Resolver { upstream, timeout, zones, .. } = read.resolver;
+    let servers: Vec<_> = upstream.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        (servers, timeout.as_secs()),
+        (vec!["10.0.0.53:53".to_owned(), "[fd00::53]:5353".to_owned()], 5)
+    );
+    assert_eq!(
+        (zones[0].name.as_str(), zones[0].upstream[0].to_string().as_str()),
+        ("corp.example", "10.1.0.53:53")
+    );
 }
 
 #[test]

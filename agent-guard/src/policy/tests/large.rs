@@ -56,8 +56,9 @@ fn many_networks() {
     let start = Instant::now();
     let compiled = built(&policy, &FakeFs::new(&[])).unwrap();
     println!("networks compiled in {:?}", start.elapsed());
-    let connect =
-        |addr: &str, port| explain_connect(&compiled.view(), 0, addr.parse().unwrap(), port).unwrap().rule;
+    let connect = |addr: &str, port| {
+        explain_connect(&compiled.view(), 0, addr.parse().unwrap(), Service::tcp(port)).unwrap().rule
+    };
     assert_eq!(connect("10.78.31.9", 443).unwrap().number, 20_001);
     assert_eq!(connect("10.78.32.9", 443), None);
     assert_eq!(connect("10.78.31.9", 80).unwrap().number, 1);

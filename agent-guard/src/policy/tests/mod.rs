@@ -6,6 +6,7 @@ mod explain;
 mod fake;
 mod large;
 mod names;
+mod network;
 mod property;
 mod sessions;
 mod shipped;

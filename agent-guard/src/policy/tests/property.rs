@@ -1,12 +1,9 @@
-//! Random policies and requests: tables and oracle must give the same answer.
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+//! Random policies and requests about files; those about networks are in [`super::network`].
 
 use agent_guard_common::{Op, Verdict};
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
-use crate::policy::oracle;
 
 /// Few names, so that rules and requests meet.
 fn path() -> impl Strategy<Value = String> {
@@ -99,54 +96,6 @@ impl Written {
     }
 }
 
-fn net_entry() -> impl Strategy<Value = String> {
-    let v4 =
-        (select(vec!["10.0.0.0", "10.1.0.0", "10.1.2.3", "0.0.0.0"]), 0_u8..=32).prop_map(|(addr, bits)| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            let addr = Ipv4Addr::from_bits(addr.parse::<Ipv4Addr>().unwrap().to_bits() & mask);
-            if addr.is_unspecified() { "0.0.0.0/0".to_owned() } else { format!("{addr}/{bits}") }
-        });
-    let addrs = select(vec!["fd00::", "fd00:1::", "::1", "::ffff:10.1.0.0", "::fffe:0:0"]);
-    let v6 = (addrs, 0_u8..=128).prop_map(|(addr, bits)| {
-        let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-        let addr = Ipv6Addr::from_bits(addr.parse::<Ipv6Addr>().unwrap().to_bits() & mask);
-        if bits == 128 && addr.is_unspecified() { "[::]/0".to_owned() } else { format!("[{addr}]/{bits}") }
-    });
-    let ports = prop_oneof![
-        Just(String::new()),
-        (1_u16..8).prop_map(|port| format!(":{port}")),
-        (1_u16..8, 0_u16..8).prop_map(|(low, more)| format!(":{low}-{}", low + more)),
-    ];
-    (prop_oneof![3 => v4, 3 => v6, 1 => Just("localhost".to_owned())], ports)
-        .prop_map(|(addr, ports)| format!("{addr}{ports}"))
-        .prop_filter("the unspecified address", |text| !text.starts_with("[::ffff:0.0.0.0]/128"))
-}
-
-fn address() -> impl Strategy<Value = IpAddr> {
-    let named = select(vec![
-        "10.0.0.1",
-        "10.1.0.1",
-        "10.1.2.3",
-        "127.0.0.1",
-        "0.0.0.0",
-        "::",
-        "::1",
-        "::2",
-        "fd00::1",
-        "fd00:1::1",
-        "::ffff:10.1.2.3",
-        "::ffff:127.0.0.1",
-        "::ffff:0:0",
-        "::fffe:0:1",
-        "8000::",
-    ]);
-    prop_oneof![
-        4 => named.prop_map(|text| text.parse().unwrap()),
-        1 => any::<u32>().prop_map(|bits| Ipv4Addr::from_bits(bits).into()),
-        1 => any::<u128>().prop_map(|bits| Ipv6Addr::from_bits(bits).into()),
-    ]
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -186,61 +135,13 @@ proptest! {
     }
 
     #[test]
-    fn networks(
-        entries in vec((net_entry(), 0..4), 0..10),
-        connect in select(Verdict::ALL.map(Verdict::name).to_vec()),
-        requests in vec((address(), 0_u16..20), 1..20),
-    ) {
-        let lists: String = (0..).zip(["allow", "report", "hold", "deny"]).map(|(at, list)| {
-            let entries = entries.iter().filter(|(_, to)| *to == at);
-            let lines: String = entries.map(|(entry, _)| format!("{entry:?},\n")).collect();
-            format!("{list} = [\n{lines}]\n")
-        }).collect();
-        let text = format!("version = 1\n[profile.other]\n[profile.p.network]\nconnect = {connect:?}\n{lists}");
-        let policy = policy(&text);
-        let compiled = built(&policy, &FakeFs::new(&[])).unwrap();
-        for (addr, port) in requests {
-            let tables = explain_connect(&compiled.view(), compiled.index_of("p").unwrap(), addr, port).unwrap();
-            let oracle = oracle::connect(&policy, "p", addr, port).unwrap();
-            prop_assert_eq!(
-                (tables.verdict.as_str(), tables.source.as_str(), tables.rule.map(|rule| rule.line)),
-                (oracle.verdict.name(), oracle.source.name(), oracle.line), "{} {}\n{}", addr, port, text
-            );
-        }
-    }
-
-    /// Names have any bytes, zeroes, too.
-    #[test]
-    fn abstract_names(
-        entries in vec(("[ab/é]{0,4}", any::<bool>(), 0_usize..4), 0..10),
-        connect in select(Verdict::ALL.map(Verdict::name).to_vec()),
-        requests in vec(vec(select(vec![b'a', b'b', b'/', 0, 0xc3, 0xa9]), 0..6), 1..20),
-    ) {
-        let lists = ["allow", "report", "hold", "deny"];
-        let lists: String = (0..).zip(lists).map(|(at, list)| {
-            let entries = entries.iter().filter(|(name, begins, to)| *to == at && (*begins || !name.is_empty()));
-            let entries: String = entries
-                .map(|(name, begins, _)| format!("\"unix:@{name}{}\",\n", if *begins { "*" } else { "" }))
-                .collect();
-            format!("{list} = [\n{entries}]\n")
-        }).collect();
-        let text = format!("version = 1\n[profile.other]\n[profile.p.network]\nconnect = {connect:?}\n{lists}");
-        let policy = policy(&text);
-        let compiled = built(&policy, &FakeFs::new(&[])).unwrap();
-        for name in requests {
-            let tables = explain_abstract(&compiled.view(), compiled.index_of("p").unwrap(), &name).unwrap();
-            let oracle = oracle::abstract_name(&policy, "p", &name).unwrap();
-            prop_assert_eq!(
-                (tables.verdict.as_str(), tables.source.as_str(), tables.rule.map(|rule| rule.line)),
-                (oracle.verdict.name(), oracle.source.name(), oracle.line), "{:?}\n{}", name, text
-            );
-        }
-    }
-
-    #[test]
     fn no_panic_on_any_text(text in "[\\[\\]={}\"'.,#a-c/*:\n 0-9é-]{0,60}") {
         drop(load(vec![source(&text)]));
-        let text = format!("version = 1\n[profile.p.network]\nallow = [{text:?}]\n[profile.p.files]\nscope = [{text:?}]");
+        let text = format!(
+            "version = 1\n[profile.p.network]\nallow = [{text:?}]\nlisten = [{text:?}]\nnames.rate = {text:?}\n\
+             [profile.p.files]\nscope = [{text:?}]\n[resolver]\nupstream = [{text:?}]\ntimeout = {text:?}\n\
+             [[resolver.zone]]\nname = {text:?}\nupstream = [{text:?}]"
+        );
         drop(load(vec![source(&text)]));
     }
 }

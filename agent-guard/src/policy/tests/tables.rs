@@ -2,7 +2,8 @@
 
 use agent_guard_common::{
     NetKey, Op, Verdict,
-    object::{SideKey, mapped},
+    net::mapped,
+    object::SideKey,
     rules::{MAX_PROFILES, Tables},
 };
 
@@ -147,7 +148,7 @@ fn allow(entries: &str) -> String {
 }
 
 fn connect(compiled: &Compiled, addr: &str, port: u16) -> (String, u32) {
-    let answer = explain_connect(&compiled.view(), 0, addr.parse().unwrap(), port).unwrap();
+    let answer = explain_connect(&compiled.view(), 0, addr.parse().unwrap(), Service::tcp(port)).unwrap();
     (answer.verdict, answer.rule.map_or(0, |rule| rule.line))
 }
 
@@ -172,7 +173,7 @@ fn the_longest_prefix_has_the_rules_around_it() {
         ("::", 80, ("allow", 8)),
         ("::1", 80, ("allow", 8)),
         ("127.9.9.9", 80, ("allow", 8)),
-        ("::2", 80, ("deny", 0)),
+        ("::1:0:2", 80, ("deny", 0)),
     ] {
         assert_eq!(connect(&compiled, addr, port), (expected.0.to_owned(), expected.1), "{addr}:{port}");
     }
@@ -187,7 +188,7 @@ fn ipv6_prefixes_say_nothing_of_ipv4() {
     for prefix in ["::/0", "::/80", "[::]/1:80"] {
         let compiled = compiled(&allow(&format!("{prefix:?}")), &FakeFs::new(&[]));
         assert_eq!(connect(&compiled, "10.0.0.1", 80), ("deny".into(), 0));
-        assert_eq!(connect(&compiled, "::2", 80), ("allow".into(), 4));
+        assert_eq!(connect(&compiled, "::1:0:2", 80), ("allow".into(), 4));
         assert!(compiled.networks.contains_key(&(128, NetKey::new(0, mapped([0; 4])))));
     }
     let compiled = compiled(&allow("\"::/0\",\n\"0.0.0.0/0:443\""), &FakeFs::new(&[]));

@@ -1,7 +1,11 @@
-//! From addresses to the table of networks.
+//! Networks: what the policy says of them, and the table of addresses that it becomes.
 //!
 //! The kernel looks up the longest prefix only, so the entry of a prefix has the rules of all prefixes around
 //! it too. IPv4 is looked up in its IPv6 form, `::ffff:a.b.c.d`, and an IPv6 prefix says nothing of it.
+
+mod check;
+mod limits;
+mod resolver;
 
 use std::{
     cmp::Reverse,
@@ -11,7 +15,7 @@ use std::{
 
 use agent_guard_common::{
     NetKey, Verdict,
-    object::mapped,
+    net::mapped,
     rules::{MAX_PORTS, NetEntry, PortRule},
 };
 
@@ -19,6 +23,7 @@ use super::{
     diagnostic::Diagnostic,
     model::{NetRule, Policy, Prefix, Profile},
     net::first_address,
+    ports,
     rules::Numbers,
 };
 
@@ -32,39 +37,44 @@ pub(super) fn first_key(key: &NetKey, bits: u32) -> NetKey {
     NetKey { profile: key.profile, addr: (u128::from_be_bytes(key.addr) & mask).to_be_bytes() }
 }
 
-/// Makes the table of networks; `indexes` are those of the profiles.
-pub(super) fn compile(
-    policy: &Policy,
-    indexes: &[u32],
-) -> Result<BTreeMap<(u32, NetKey), NetEntry>, Vec<Diagnostic>> {
-    let mut table = BTreeMap::new();
-    let mut mistakes = Vec::new();
-    let mut numbers = Numbers::networks(policy);
+/// Makes the table of networks: of those to connect to, and under [`NetKey::listening`] of those to listen at; `indexes` are those of
+/// the profiles.
+pub(super) fn compile(policy: &Policy, indexes: &[u32]) -> Result<Table, Vec<Diagnostic>> {
+    let mut compiler = Compiler::default();
+    let (mut connect, mut listen) = (Numbers::networks(policy), Numbers::listen(policy));
     for (profile, &index) in policy.profiles.iter().zip(indexes) {
-        let mut rules = Rules::default();
-        for rule in &profile.network {
-            let number = numbers.take();
-            for prefix in &rule.prefixes {
-                rules.lengths.insert((prefix.addr.is_ipv4(), prefix.bits));
-                rules.by_prefix.entry((prefix.addr, prefix.bits)).or_default().push((number, rule));
-            }
-        }
-        let prefixes: Vec<_> = rules.by_prefix.keys().copied().collect();
-        for &(addr, bits) in &prefixes {
+        compiler.add(profile, index, Rules::new(&profile.network, &mut connect));
+        compiler.add(profile, NetKey::listening(index), Rules::new(&profile.listen, &mut listen));
+    }
+    let Compiler { table, mistakes } = compiler;
+    if mistakes.is_empty() { Ok(table) } else { Err(mistakes) }
+}
+
+type Table = BTreeMap<(u32, NetKey), NetEntry>;
+
+#[derive(Default)]
+struct Compiler {
+    table: Table,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl Compiler {
+    /// Adds rules of a profile under an index.
+    fn add(&mut self, profile: &Profile, index: u32, rules: Rules<'_>) {
+        for &(addr, bits) in rules.by_prefix.keys() {
             let prefix = Prefix { addr, bits };
             match entry(&rules, prefix) {
                 Ok(entry) => {
-                    table.insert(table_key(index, prefix), entry);
+                    self.table.insert(table_key(index, prefix), entry);
                 }
-                Err(rules) => mistakes.push(too_many(profile, prefix, &rules)),
+                Err(rules) => self.mistakes.push(too_many(profile, prefix, &rules)),
             }
         }
-        if prefixes.iter().any(|&(addr, bits)| covers_mapped(addr, bits)) {
+        if rules.by_prefix.keys().any(|&(addr, bits)| covers_mapped(addr, bits)) {
             let ipv4 = Prefix { addr: IpAddr::V4([0; 4].into()), bits: 0 };
-            table.entry(table_key(index, ipv4)).or_default();
+            self.table.entry(table_key(index, ipv4)).or_default();
         }
     }
-    if mistakes.is_empty() { Ok(table) } else { Err(mistakes) }
 }
 
 /// Whether the kernel would find IPv4 addresses in an IPv6 prefix.
@@ -90,8 +100,20 @@ struct Rules<'p> {
 }
 
 impl<'p> Rules<'p> {
-    /// Those of a prefix and of the prefixes around it, each with its narrowest.
-    fn around(&self, prefix: Prefix) -> Vec<Around<'p>> {
+    fn new(all: &'p [NetRule], numbers: &mut Numbers) -> Self {
+        let mut rules = Self::default();
+        for rule in all {
+            let number = numbers.take();
+            for prefix in &rule.prefixes {
+                rules.lengths.insert((prefix.addr.is_ipv4(), prefix.bits));
+                rules.by_prefix.entry((prefix.addr, prefix.bits)).or_default().push((number, rule));
+            }
+        }
+        rules
+    }
+
+    /// Those of a prefix and of the prefixes around it, each with the bits of its narrowest.
+    fn around(&self, prefix: Prefix) -> Vec<(u8, PortRule, &'p NetRule)> {
         let family = prefix.addr.is_ipv4();
         let mut seen = BTreeSet::new();
         let mut around = Vec::new();
@@ -99,7 +121,7 @@ impl<'p> Rules<'p> {
             let rules = self.by_prefix.get(&(first_address(prefix.addr, bits), bits));
             for &(number, rule) in rules.into_iter().flatten() {
                 if seen.insert(number) {
-                    around.push(Around { bits, number, rule });
+                    around.push((bits, rule.ports.rule(rule.verdict, number), rule));
                 }
             }
         }
@@ -107,49 +129,23 @@ impl<'p> Rules<'p> {
     }
 }
 
-/// A rule, and the bits of the narrowest of its prefixes around the one that is looked at.
-struct Around<'p> {
-    bits: u8,
-    number: u32,
-    rule: &'p NetRule,
-}
-
-/// The entry of a prefix: the most specific prefix first, then the narrowest range, then the strictest. Rules
-/// that never decide are left out. If there are too many, the ones that would be needed.
+/// The entry of a prefix: the most specific prefix first, then as [`ports::rank`] says. Rules that never decide are left out. If there
+/// are too many, the ones that would be needed.
 fn entry<'p>(rules: &Rules<'p>, prefix: Prefix) -> Result<NetEntry, Vec<&'p NetRule>> {
     let mut around = rules.around(prefix);
-    around.sort_by_key(|Around { bits, number, rule }| {
-        (Reverse(*bits), rule.high - rule.low, Reverse(rule.verdict), *number)
-    });
-    let mut needed: Vec<Around<'_>> = Vec::new();
-    for next in around {
-        if !shadowed(&needed, next.rule) {
-            needed.push(next);
+    around.sort_by_key(|(bits, rule, _)| (Reverse(*bits), ports::rank(rule)));
+    let (mut needed, mut from) = (Vec::new(), Vec::new());
+    for (_, rule, net) in around {
+        debug_assert_ne!(net.verdict, Verdict::NONE);
+        if !ports::shadowed(&needed, &rule) {
+            needed.push(rule);
+            from.push(net);
         }
-    }
-    if needed.len() > MAX_PORTS {
-        return Err(needed.into_iter().map(|around| around.rule).collect());
     }
     let mut entry = NetEntry::default();
-    for (slot, Around { number, rule, .. }) in entry.ports.iter_mut().zip(needed) {
-        debug_assert_ne!(rule.verdict, Verdict::NONE);
-        *slot =
-            PortRule { low: rule.low, high: rule.high, verdict: rule.verdict.0, pad: [0; 3], rule: number };
-    }
+    let Some(room) = entry.ports.get_mut(..needed.len()) else { return Err(from) };
+    room.copy_from_slice(&needed);
     Ok(entry)
-}
-
-/// Whether each port of a rule is decided by those before it.
-fn shadowed(before: &[Around<'_>], rule: &NetRule) -> bool {
-    let mut ranges: Vec<_> = before.iter().map(|around| (around.rule.low, around.rule.high)).collect();
-    ranges.sort_unstable();
-    let mut open = u32::from(rule.low);
-    for (low, high) in ranges {
-        if u32::from(low) <= open {
-            open = open.max(u32::from(high) + 1);
-        }
-    }
-    open > u32::from(rule.high)
 }
 
 fn too_many(profile: &Profile, prefix: Prefix, rules: &[&NetRule]) -> Diagnostic {
@@ -162,5 +158,5 @@ fn too_many(profile: &Profile, prefix: Prefix, rules: &[&NetRule]) -> Diagnostic
         rules.len(),
         names.join(", ")
     );
-    Diagnostic::error(last, message).help("join ports into ranges, or allow the network without ports")
+    Diagnostic::error(last, message).help("join ports into ranges, or name the network without ports")
 }
