@@ -1,9 +1,11 @@
 //! What can happen, as the daemon says it. How it looks outside is [`super::ocsf`]'s business alone.
 
-use std::net::IpAddr;
+mod object;
 
 use agent_guard_common::{Fault, Op, Source, Verdict, event::Hook};
 use ulid::Ulid;
+
+pub use object::{AddressRef, CommandRef, FileRef, NameRef, Object, QueryOutcome, SocketRef, SystemRef};
 
 use crate::{
     api::types::{Mode, Origin, ProcessInfo, Time, Who},
@@ -182,96 +184,6 @@ pub struct Decided {
     pub hook: Hook,
     /// What the hook returned, 0 or a negative errno.
     pub errno: i32,
-}
-
-/// What is acted on.
-#[derive(Clone, Debug)]
-pub enum Object {
-    /// A file, and for a rename or a link the name that it gets.
-    File(FileRef, Option<FileRef>),
-    /// An address.
-    Address(AddressRef),
-    /// A Unix socket.
-    Socket(SocketRef),
-    /// The system, or another process.
-    System(SystemRef),
-    /// A program that is executed.
-    Command(CommandRef),
-}
-
-/// A program and its arguments.
-#[derive(Clone, Debug)]
-pub struct CommandRef {
-    /// Its file.
-    pub file: FileRef,
-    /// What it is executed with; the first is how it is called.
-    pub arguments: Vec<String>,
-    /// Whether there is more than that.
-    pub cut: bool,
-}
-
-impl CommandRef {
-    /// As one line, for people.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let more = if self.cut { " ..." } else { "" };
-        format!("{}{more}", self.arguments.join(" "))
-    }
-}
-
-/// Something done to the system.
-#[derive(Clone, Debug)]
-pub struct SystemRef {
-    /// What, beside the operation: a signal, a capability, a family of addresses; may be empty.
-    pub what: String,
-    /// The process that it is done to.
-    pub target: Option<ProcessInfo>,
-}
-
-/// A file.
-#[derive(Clone, Debug)]
-pub struct FileRef {
-    /// Its path in the daemon's mount namespace; for people.
-    pub path: String,
-    /// Whether the path's beginning is missing.
-    pub cut: bool,
-    /// Device as `major:minor`; empty for what doesn't exist yet.
-    pub dev: String,
-    /// Inode; 0 for what doesn't exist yet.
-    pub ino: u64,
-    /// File type and mode; 0 for what doesn't exist yet.
-    pub mode: u32,
-}
-
-/// An address.
-#[derive(Clone, Copy, Debug)]
-pub struct AddressRef {
-    /// IP address.
-    pub ip: IpAddr,
-    /// Port.
-    pub port: u16,
-    /// `IPPROTO_*`.
-    pub protocol: u32,
-}
-
-/// A Unix socket: by the file that it is bound to, or by its abstract name.
-#[derive(Clone, Debug)]
-pub enum SocketRef {
-    /// Its file.
-    File(FileRef),
-    /// Its abstract name; what is no text is written as `\x` and two digits.
-    Abstract(String),
-}
-
-impl SocketRef {
-    /// As policies write it.
-    #[must_use]
-    pub fn text(&self) -> String {
-        match self {
-            Self::File(file) => format!("unix:{}", file.path),
-            Self::Abstract(name) => format!("unix:@{name}"),
-        }
-    }
 }
 
 /// See [`Activity::Held`].

@@ -45,6 +45,7 @@ impl Class {
             3002 => "Authentication",
             3004 => "Entity Management",
             4001 => "Network Activity",
+            4003 => "DNS Activity",
             6002 => "Application Lifecycle",
             6008 => "Application Error",
             _ => "Base Event",
@@ -175,6 +176,8 @@ fn of_held(decided: &Decided) -> Severity {
 fn of_judged(judged: &Judged) -> Class {
     let decided = &judged.decision;
     let (class, activity, name) = match (decided.operation, &decided.object) {
+        (_, Object::Name(_)) => (4003, 1, "Query"),
+        (Op::LISTEN, _) => (4001, 7, "Listen"),
         (Op::CONNECT, _) | (_, Object::Address(_)) => (4001, 1, "Open"),
         (Op::SIGNAL, Object::System(SystemRef { target: Some(_), .. })) => (1007, 2, "Terminate"),
         (Op::PTRACE, Object::System(SystemRef { target: Some(_), .. })) => (1007, 4, "Inject"),
@@ -306,8 +309,16 @@ fn fill_judged(judged: &Judged, profile: Option<&str>, put: &mut impl FnMut(&str
             put("file", objects::file(file));
             put("file_result", result.as_ref().map_or(Value::Null, objects::file));
         }
+        Object::Name(name) => {
+            let (rcode_id, rcode) = objects::rcode(name.outcome);
+            put("src_endpoint", objects::asker(name));
+            put("query", objects::query(name));
+            put("answers", objects::answers(name));
+            put("rcode_id", json!(rcode_id));
+            put("rcode", json!(rcode));
+        }
         Object::Address(address) => {
-            put("dst_endpoint", objects::endpoint(address));
+            put(if address.local { "src_endpoint" } else { "dst_endpoint" }, objects::endpoint(address));
             put("connection_info", objects::connection(address));
         }
         Object::Socket(socket) => {

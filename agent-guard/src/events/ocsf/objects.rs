@@ -8,7 +8,8 @@ use super::Host;
 use crate::{
     api::types::{ProcessInfo, Who},
     events::activity::{
-        Actor, AddressRef, CommandRef, FileRef, Object, PolicyRef, RuleRef, SessionRef, SocketRef,
+        Actor, AddressRef, CommandRef, FileRef, NameRef, Object, PolicyRef, QueryOutcome, RuleRef,
+        SessionRef, SocketRef,
     },
 };
 
@@ -165,7 +166,43 @@ fn file_type(mode: u32) -> (u32, &'static str) {
 }
 
 pub(super) fn endpoint(address: &AddressRef) -> Value {
-    json!({ "ip": address.ip.to_string(), "port": address.port })
+    let hostname = match address.names.as_slice() {
+        [name] => Some(name),
+        _ => None,
+    };
+    json!({ "ip": address.ip.to_string(), "port": address.port, "hostname": hostname })
+}
+
+/// From where a name is asked for.
+pub(super) fn asker(name: &NameRef) -> Value {
+    json!({ "ip": name.from.ip().to_canonical().to_string(), "port": name.from.port() })
+}
+
+/// The question for a name.
+pub(super) fn query(name: &NameRef) -> Value {
+    json!({ "hostname": name.name, "type": name.record, "class": "IN", "opcode_id": 0, "opcode": "Query" })
+}
+
+/// The addresses that it was answered with.
+pub(super) fn answers(name: &NameRef) -> Value {
+    let answer = |addr: &std::net::IpAddr| {
+        let kind = if addr.is_ipv4() { "A" } else { "AAAA" };
+        json!({ "rdata": addr.to_string(), "type": kind, "class": "IN" })
+    };
+    match name.addresses.as_slice() {
+        [] => Value::Null,
+        addresses => addresses.iter().map(answer).collect(),
+    }
+}
+
+/// `rcode_id` and its caption (RFC 1035, 4.1.1): what whoever asks is told.
+pub(super) const fn rcode(outcome: QueryOutcome) -> (u32, &'static str) {
+    match outcome {
+        QueryOutcome::Answered | QueryOutcome::Empty => (0, "NoError"),
+        QueryOutcome::Failed => (2, "ServError"),
+        QueryOutcome::Unknown | QueryOutcome::Refused | QueryOutcome::Rebinding => (3, "NXDomain"),
+        QueryOutcome::Limited | QueryOutcome::Unsupported => (5, "Refused"),
+    }
 }
 
 pub(super) fn connection(address: &AddressRef) -> Value {
@@ -181,8 +218,8 @@ pub(super) fn connection(address: &AddressRef) -> Value {
         "protocol_num": address.protocol,
         "protocol_name": name,
         "protocol_ver_id": if address.ip.is_ipv4() { 4 } else { 6 },
-        "direction_id": 2,
-        "direction": "Outbound",
+        "direction_id": if address.local { 1 } else { 2 },
+        "direction": if address.local { "Inbound" } else { "Outbound" },
     })
 }
 
@@ -203,8 +240,12 @@ pub(super) fn evidence(who: &Actor, object: &Object) -> Value {
         Object::File(about, _) => {
             out.insert("file".to_owned(), file(about));
         }
+        Object::Name(about) => {
+            out.insert("query".to_owned(), query(about));
+        }
         Object::Address(about) => {
-            out.insert("dst_endpoint".to_owned(), endpoint(about));
+            let end = if about.local { "src_endpoint" } else { "dst_endpoint" };
+            out.insert(end.to_owned(), endpoint(about));
             out.insert("connection_info".to_owned(), connection(about));
         }
         Object::Socket(about) => {

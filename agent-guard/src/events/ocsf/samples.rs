@@ -8,9 +8,9 @@ use crate::{
     api::types::{Mode, Origin, ProcessInfo, Time, Who},
     events::activity::{
         Activity, Actor, AddressRef, Answered, CommandRef, Decided, Event, EventsLost, FileRef,
-        GuardDegraded, GuardStarted, GuardStopped, Held, Judged, Object, Outcome, PolicyRef, PolicyRefused,
-        PolicyReloaded, RuleRef, SessionEnded, SessionKilled, SessionRef, SessionStarted, SocketRef,
-        SystemRef,
+        GuardDegraded, GuardStarted, GuardStopped, Held, Judged, NameRef, Object, Outcome, PolicyRef,
+        PolicyRefused, PolicyReloaded, QueryOutcome, RuleRef, SessionEnded, SessionKilled, SessionRef,
+        SessionStarted, SocketRef, SystemRef,
     },
     policy::RuleKind,
 };
@@ -131,7 +131,13 @@ fn renamed() -> Event {
 }
 
 pub(crate) fn address() -> Object {
-    Object::Address(AddressRef { ip: [10, 20, 9, 1].into(), port: 5432, protocol: 6 })
+    Object::Address(AddressRef {
+        ip: [10, 20, 9, 1].into(),
+        port: 5432,
+        protocol: 6,
+        names: vec!["db.example.org".to_owned()],
+        local: false,
+    })
 }
 
 fn connected() -> Event {
@@ -140,6 +146,43 @@ fn connected() -> Event {
         rule: None,
         hook: Hook::SOCKET_CONNECT,
         ..decided(Op::CONNECT, address(), Verdict::DENY)
+    };
+    judged(decision, Verdict::DENY)
+}
+
+fn listened() -> Event {
+    let object = Object::Address(AddressRef {
+        ip: [0, 0, 0, 0].into(),
+        port: 8080,
+        protocol: 6,
+        names: Vec::new(),
+        local: true,
+    });
+    let decision = Decided {
+        source: Source::NETWORK,
+        rule: None,
+        hook: Hook::SOCKET_BIND,
+        ..decided(Op::LISTEN, object, Verdict::DENY)
+    };
+    judged(decision, Verdict::DENY)
+}
+
+fn looked_up() -> Event {
+    let object = Object::Name(NameRef {
+        name: "pastebin.example.org".to_owned(),
+        record: Some("AAAA".to_owned()),
+        addresses: Vec::new(),
+        withheld: Vec::new(),
+        outcome: QueryOutcome::Refused,
+        detail: None,
+        from: ([127, 0, 0, 1], 40_112).into(),
+    });
+    let decision = Decided {
+        source: Source::NETWORK,
+        rule: None,
+        hook: Hook::NONE,
+        errno: 0,
+        ..decided(Op::CONNECT, object, Verdict::DENY)
     };
     judged(decision, Verdict::DENY)
 }
@@ -284,6 +327,8 @@ pub(crate) fn all() -> Vec<(&'static str, Event)> {
         ("A file action was denied", denied()),
         ("A rename was reported", renamed()),
         ("A connection was denied", connected()),
+        ("Listening was denied", listened()),
+        ("A name was refused", looked_up()),
         ("A connection to a Unix socket was denied", connected_to_a_socket()),
         ("A message to an abstract name was denied", sent_to_a_name()),
         ("A program was not executed", executed()),

@@ -185,6 +185,17 @@ fn decided(decided: &Decided, put: &mut impl FnMut(&str, Value)) {
             put("command_line_cut", json!(true));
         }
     }
+    if let Object::Address(address) = &decided.object
+        && address.names.len() > 1
+    {
+        // Which of them it is about can't be told.
+        put("names", json!(address.names));
+    }
+    if let Object::Name(name) = &decided.object {
+        put("lookup", json!(name.outcome.name()));
+        put("detail", json!(name.detail));
+        put("withheld", json!((!name.withheld.is_empty()).then_some(&name.withheld)));
+    }
     if let Object::System(system) = &decided.object {
         put("what", json!(system.what));
         put("target_pid", json!(system.target.as_ref().map(|target| target.pid)));
@@ -198,7 +209,15 @@ pub(super) fn attempt(decided: &Decided) -> String {
         Object::File(file, Some(target)) => format!("{operation} {} to {}", file.path, target.path),
         Object::File(file, None) => format!("{operation} {}", file.path),
         Object::Address(address) => {
-            format!("{operation} {}", std::net::SocketAddr::new(address.ip, address.port))
+            let to = std::net::SocketAddr::new(address.ip, address.port);
+            match address.names.as_slice() {
+                [name] => format!("{operation} {name} ({to})"),
+                _ => format!("{operation} {to}"),
+            }
+        }
+        Object::Name(name) => {
+            let record = name.record.as_deref().map(|record| format!(" {record}")).unwrap_or_default();
+            format!("look up{record} {}: {}", name.name, name.outcome.name())
         }
         Object::Socket(socket) => format!("{operation} {}", socket.text()),
         Object::Command(command) if command.arguments.is_empty() => {
