@@ -108,15 +108,21 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
     let sessions = server::serve(inside, guard.inside(), server::MOST_OF_SESSIONS, told(stopped.clone()));
     let control = server::serve(listener, Arc::clone(guard) as Arc<_>, server::MOST, told(stopped));
     let mut server = tokio::spawn(async { tokio::try_join!(control, sessions) });
+    guard.start_resolver().context("sessions could not ask for names")?;
     guard.say_started();
     notify(&[NotifyState::Ready]);
     tracing::info!(socket = %config.socket.display(), "ready");
     let mut look = tokio::time::interval(Duration::from_secs(1));
     let reason = loop {
         tokio::select! {
-            _ = look.tick() => if let Some(worker) = workers.iter().find(|worker| worker.thread.is_finished()) {
-                break Err(anyhow!("the thread `{}` has ended", worker.thread.thread().name().unwrap_or_default()));
-            },
+            _ = look.tick() => {
+                if let Some(worker) = workers.iter().find(|worker| worker.thread.is_finished()) {
+                    break Err(anyhow!("the thread `{}` has ended", worker.thread.thread().name().unwrap_or_default()));
+                }
+                if !guard.resolver_runs() {
+                    break Err(anyhow!("the resolver has ended"));
+                }
+            }
             _ = hangup.recv() => reload(guard).await,
             _ = terminate.recv() => break Ok("SIGTERM"),
             _ = interrupt.recv() => break Ok("SIGINT"),
@@ -131,6 +137,7 @@ async fn run(config: &Config, guard: &Arc<Guard>) -> anyhow::Result<()> {
         // Streams may be open; who reads them has had their time then.
         let _in_time = tokio::time::timeout(Duration::from_secs(3), server).await;
     }
+    guard.stop_resolver();
     workers.into_iter().for_each(Worker::stop);
     guard.say_stopped(
         reason.as_ref().map_or_else(ToString::to_string, |reason| (*reason).to_owned()).as_str(),

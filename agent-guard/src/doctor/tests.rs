@@ -81,7 +81,7 @@ fn a_good_host_of_each_series() {
     for series in ["6.1", "6.12", "6.18", "7.2"] {
         let report = look(&debian(&format!("good-{series}"), series), &WILLING);
         assert_eq!(report.outcome, Outcome::Full, "{series}: {:#?}", report.checks);
-        assert_eq!(report.operations.len(), 30);
+        assert_eq!(report.operations.len(), 37);
         assert_eq!(operation_of(&report, "reboot").hold, Extent::None);
         assert_eq!(operation_of(&report, "delete").hold, Extent::Full);
         // Nothing is installed, which is no fault of the host's.

@@ -160,6 +160,7 @@ impl Guard {
             session.ended = Some(now);
         }
         state.processes.forget(number);
+        self.forget_names(state, number);
         self.unbind(state, session.binding);
         // They may have been kept for this one alone.
         session.outer.iter().for_each(|outer| self.unbind(state, outer.rules.binding));

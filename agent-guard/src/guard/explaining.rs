@@ -39,9 +39,8 @@ impl Guard {
         // What the kernel has, not what it was given.
         let tables = self.kernel_tables(in_force)?;
         let answers = ask(&tables.view(), &self.fs, (index, binding), &question).map_err(failed)?;
-        Ok(convert::explanation(&request.profile, &question, in_force.generation, &answers, |rule| {
-            self.hooks_of(rule)
-        }))
+        let (who, number) = ((request.profile.as_str(), index), in_force.generation);
+        Ok(convert::explanation(who, &tables, &question, number, &answers, |rule| self.hooks_of(rule)))
     }
 
     /// What the kernel judges by.
@@ -51,6 +50,8 @@ impl Guard {
         let mut tables = Compiled::default();
         tables.key = self.key;
         tables.rules.clone_from(&known.rules);
+        // The kernel knows no names of hosts.
+        tables.hosts.clone_from(&known.hosts);
         tables.head.suffixes = read.suffixes;
         let names = known.profiles.iter();
         tables.profiles = names

@@ -10,6 +10,7 @@ mod enroll;
 mod explaining;
 mod inside;
 mod known;
+mod names;
 mod nested;
 mod own;
 mod paths;
@@ -91,6 +92,8 @@ pub(crate) struct State {
     empty: HashMap<u64, endings::Empty>,
     holds: BTreeMap<Ulid, Hold>,
     enrolled: enroll::Enrolled,
+    /// Addresses that sessions have from asking for names, by number of the session.
+    learned: HashMap<u64, names::Learned>,
     in_force: Option<InForce>,
     /// Generation that was in force when the daemon started; 0 for none.
     adopted: u32,
@@ -122,6 +125,10 @@ pub struct Guard {
     attaching: Mutex<()>,
     /// About which programs the kernel asks.
     asking: Mutex<Option<Arc<enroll::Asking>>>,
+    /// What sessions have learned by asking, on disk.
+    names: Mutex<names::Kept>,
+    /// Whom sessions ask for names. Taken last.
+    resolver: Mutex<Option<crate::dns::Resolver>>,
 }
 
 /// A thread that panicked while it held a lock has lost nothing that the next can't use: each change is one write.
@@ -145,6 +152,7 @@ impl Guard {
         let fs = HostFilesystem::new(Box::new(identity::Iterator::new(&attached.identify())?));
         let store = Store::open(&config.state)?;
         proc::fix_boot_time(&config.state).map_err(Error::BootTime)?;
+        let kept = names::Kept::new(&config.state);
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let guard = Self {
             config,
@@ -160,11 +168,14 @@ impl Guard {
             state: Mutex::new(State::default()),
             attaching: Mutex::new(()),
             asking: Mutex::new(None),
+            names: Mutex::new(kept),
+            resolver: Mutex::new(None),
         };
         // An attach that an earlier daemon has left unfinished is a session with fewer processes.
         lock(&guard.maps).detach()?;
         guard.adopt_enrollment()?;
         guard.adopt_sessions()?;
+        guard.adopt_names();
         guard.adopt_generations();
         guard.adopt_holds()?;
         guard.adopt_losses();

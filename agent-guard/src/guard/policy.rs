@@ -17,6 +17,7 @@ use crate::{
         self, Compiled, Diagnostic, HostFilesystem, Level, Policy, PolicySummary, RuleInfo,
         source::{self, SourceError, Trust},
     },
+    session::Session,
     sys,
 };
 
@@ -138,7 +139,8 @@ impl Guard {
         let judged = judged(&tables.profiles);
         if self.attached.upgrades()? {
             self.attached.replace(judged)?;
-            let number = maps.outer.publish(&tables)?;
+            let named = maps.outer.named()?;
+            let number = maps.outer.publish(&tables, &named)?;
             let kept = state.generations.get(&before).cloned().unwrap_or_default();
             self.keep(state, number, kept);
             state.adopted = number;
@@ -158,6 +160,7 @@ impl Guard {
         let result = self.read_and_use(&mut state);
         match result {
             Ok(()) => {
+                self.reconfigure_resolver(&state);
                 // What waits is judged anew, by what is in force now.
                 state.holds.values().filter(|hold| hold.open()).for_each(|hold| self.nudge(hold));
             }
@@ -271,7 +274,13 @@ impl Guard {
             before
         } else {
             Self::write_choices(state, &mut maps, choices, before.wrapping_add(1))?;
-            let number = maps.outer.publish(&entries)?;
+            // What sessions have learned is said anew, under the rules that they have then.
+            let named = Self::named(state, &compiled, |session| {
+                let instead = choices.iter().find(|(number, _)| *number == session.number);
+                let chosen = instead.map(|(_, instead)| Session { instead: *instead, ..session.clone() });
+                chosen.as_ref().unwrap_or(session).rules().index
+            });
+            let number = maps.outer.publish(&entries, &named)?;
             // The next publication writes what it needs, and the next daemon begins with this.
             if let Err(error) = Self::settle_rules(&mut maps) {
                 tracing::error!(%error, "the slots of sessions");

@@ -173,7 +173,7 @@ impl Guard {
             Object::Socket(SocketRef::File(file)) => (Some(file.path.clone()), None, None, None),
             Object::Socket(socket) => (None, None, Some(socket.text()), None),
             Object::Command(command) => (Some(command.file.path.clone()), None, None, None),
-            Object::System(_) => (None, None, None, None),
+            Object::System(_) | Object::Name(_) => (None, None, None, None),
         };
         let command_line = match &decided.object {
             Object::Command(command) => Some(command.line()),
@@ -226,7 +226,13 @@ fn decided(state: &State, judged: &Judged) -> Decided {
     } else if judged.family != 0 {
         let ip = Ipv6Addr::from(judged.addr);
         let ip = ip.to_ipv4_mapped().map_or(IpAddr::V6(ip), IpAddr::V4);
-        Object::Address(AddressRef { ip, port: judged.port, protocol: judged.protocol })
+        Object::Address(AddressRef {
+            ip,
+            port: judged.port,
+            protocol: judged.protocol,
+            names: state.names_of(judged.header.session, &judged.addr),
+            local: judged.op == Op::LISTEN.0,
+        })
     } else if judged.op == Op::EXEC.0 {
         let arguments = second.get(..usize::from(judged.second.path_len)).unwrap_or(second);
         Object::Command(CommandRef {

@@ -42,6 +42,7 @@ impl Guard {
             self.end_sessions(&mut state);
             self.sweep_enrollment(&mut state);
         }
+        self.end_names(&mut state);
         self.say_losses(&mut state);
         drop(state);
         self.log.tick();
