@@ -9,6 +9,10 @@ const UNTAGGED_PER_MILLE: u64 = 15;
 /// Operations that Landlock judges too: the guard may add half of what Landlock adds.
 const OF_LANDLOCK: [&str; 6] =
     ["open_read", "open_write", "create_unlink", "rename", "vfork_exec", "connect"];
+/// Operations of the network, and what they may pay outside of sessions and in one, in thousandths.
+const NETWORK: [&str; 3] = ["connect", "send", "accept"];
+const NETWORK_UNTAGGED_PER_MILLE: u64 = 10;
+const NETWORK_PER_MILLE: u64 = 50;
 /// Most that write(2) may pay in a session, in thousandths: Landlock doesn't judge it.
 const WRITE_PER_MILLE: u64 = 10;
 /// Most that the dearest number of rules may cost more than the cheapest, in thousandths.
@@ -47,6 +51,10 @@ pub(crate) fn judge(rows: &Rows) -> Vec<Target> {
     let mut all: Vec<Target> = ops.iter().map(|op| untagged(rows, op)).collect();
     all.extend(ops.iter().filter(|op| OF_LANDLOCK.contains(op)).map(|op| half_of_landlock(rows, op)));
     all.extend(ops.iter().filter(|op| **op == "write_4k").map(|op| write(rows, op)));
+    for op in ops.iter().filter(|op| NETWORK.contains(op)) {
+        all.push(at_most(rows, op, "untagged", NETWORK_UNTAGGED_PER_MILLE, "outside of sessions"));
+        all.push(at_most(rows, op, TAGGED, NETWORK_PER_MILLE, "in a session"));
+    }
     all.extend(ops.iter().map(|op| flat(rows, op)));
     all.extend(ops.iter().filter(|op| UNJUDGED.contains(op)).map(|op| unjudged(rows, op)));
     all
@@ -89,11 +97,16 @@ fn half_of_landlock(rows: &Rows, op: &str) -> Target {
 }
 
 fn write(rows: &Rows, op: &str) -> Target {
-    let what = format!("{op}: in a session at most +1 %");
+    at_most(rows, op, TAGGED, WRITE_PER_MILLE, "in a session")
+}
+
+/// That a case pays at most so many thousandths.
+fn at_most(rows: &Rows, op: &str, case: &str, thousandths: u64, whose: &str) -> Target {
+    let what = format!("{op}: {whose} at most +{} %", thousandths / 10);
     target(
         what,
-        rows.get(op, TAGGED).map(|row| {
-            let most = per_mille(row.bare, WRITE_PER_MILLE);
+        rows.get(op, case).map(|row| {
+            let most = per_mille(row.bare, thousandths);
             (row.added() <= most, format!("{:+} of {most:+}", row.added()))
         }),
     )
@@ -164,6 +177,20 @@ mod tests {
     fn write_may_pay_a_hundredth() {
         let with = |cost: u64| outcome(&[("write_4k", TAGGED, 5000 + cost, 5000)], "+1 %");
         assert_eq!((with(50), with(51)), (Outcome::Reached, Outcome::Missed));
+    }
+
+    #[test]
+    fn the_network_may_pay_a_hundredth_and_a_twentieth() {
+        let with = |case, cost: u64, what: &str| outcome(&[("send", case, 10_000 + cost, 10_000)], what);
+        let (outside, inside) = ("outside of sessions at most +1 %", "in a session at most +5 %");
+        assert_eq!(
+            (with("untagged", 100, outside), with("untagged", 101, outside)),
+            (Outcome::Reached, Outcome::Missed)
+        );
+        assert_eq!(
+            (with(TAGGED, 500, inside), with(TAGGED, 501, inside)),
+            (Outcome::Reached, Outcome::Missed)
+        );
     }
 
     #[test]

@@ -193,6 +193,8 @@ fn policy(rules: usize) -> Vec<(String, String)> {
         for &number in numbers {
             text.push_str(&critical(&places::ruled(number)));
         }
+        // Addresses of other profiles: in the kernel they are in the same table.
+        text.push_str(&format!("[profile.more-{at}.network]\n{}", networks(numbers.iter().copied())));
         files.push((format!("20-{at:04}.toml"), text));
     }
     files
@@ -206,11 +208,21 @@ fn profile(name: &str, rules: usize) -> String {
     let ops = agent_guard_common::Op::SYSTEM.iter().map(|op| format!("{} = \"allow\"\n", op.name()));
     let ops: String = ops.collect();
     text.push_str(&format!("[profile.{name}.system]\ncapabilities = [\"*\"]\n{ops}"));
-    text.push_str(&format!("[profile.{name}.network]\nallow = [\"localhost\"]\n"));
+    text.push_str(&format!("[profile.{name}.network]\nallow = [\"localhost\"]\nlisten = [\"localhost\"]\n"));
+    text.push_str(&networks(0..rules.min(OF_PROFILE)));
     for number in 0..rules.min(OF_PROFILE) {
         text.push_str(&format!("[[profile.{name}.files.rule]]\n{}", deny(&places::ruled(number))));
     }
     text
+}
+
+/// A rule about an address for each of these numbers.
+fn networks(numbers: impl Iterator<Item = usize>) -> String {
+    let address = |number: usize| {
+        let [_, a, b, c] = u32::try_from(number).unwrap_or_default().to_be_bytes();
+        format!("\"10.{a}.{b}.{c}\"")
+    };
+    format!("deny = [{}]\n", numbers.map(address).collect::<Vec<_>>().join(", "))
 }
 
 fn deny(path: &str) -> String {

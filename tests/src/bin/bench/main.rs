@@ -15,6 +15,7 @@ mod child;
 mod confine;
 mod guard;
 mod measure;
+mod network;
 mod ops;
 mod places;
 mod programs;

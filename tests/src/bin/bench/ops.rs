@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::{places, sys};
+use crate::{
+    network::{Pair, Queue},
+    places, sys,
+};
 
 /// An operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,11 +36,15 @@ pub(crate) enum Op {
     Signal,
     /// Connect a TCP socket to this host. Making the socket and closing it don't count.
     Connect,
+    /// Send 64 bytes by a UDP socket that is connected to this host.
+    Send,
+    /// Accept a TCP connection that waits. Making it and closing it don't count.
+    Accept,
 }
 
 impl Op {
     /// All of them, in the order of the table.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Stat,
         Self::OpenRead,
         Self::OpenWrite,
@@ -49,6 +56,8 @@ impl Op {
         Self::ExecArgv,
         Self::Signal,
         Self::Connect,
+        Self::Send,
+        Self::Accept,
     ];
 
     /// Its name in results.
@@ -65,6 +74,8 @@ impl Op {
             Self::ExecArgv => "exec_argv",
             Self::Signal => "signal",
             Self::Connect => "connect",
+            Self::Send => "send",
+            Self::Accept => "accept",
         }
     }
 
@@ -94,7 +105,9 @@ impl Op {
             // Even: afterwards the file has its first name again.
             Self::Rename => 40,
             Self::Fork | Self::VforkExec | Self::ExecArgv => 1,
-            Self::Connect => 16,
+            // What is received fits into the buffer of a socket.
+            Self::Send => 60,
+            Self::Connect | Self::Accept => 16,
         }
     }
 
@@ -130,6 +143,8 @@ pub(crate) struct Doing {
     open: Option<OwnedFd>,
     address: libc::sockaddr_in,
     sockets: Vec<OwnedFd>,
+    pair: Option<Pair>,
+    queue: Option<Queue>,
     block: Vec<u8>,
 }
 
@@ -152,6 +167,8 @@ impl Doing {
             open: None,
             address: sys::address(if denied { places::NO_HOST } else { places::HOST }, places::PORT),
             sockets: Vec::new(),
+            pair: if op == Op::Send { Some(Pair::new()?) } else { None },
+            queue: if op == Op::Accept { Some(Queue::new()?) } else { None },
             block: vec![b'x'; 4096],
         };
         if op == Op::Write4k {
@@ -166,6 +183,12 @@ impl Doing {
     /// Makes what a batch needs and isn't measured.
     pub(crate) fn prepare(&mut self, times: u32) -> Result<()> {
         self.sockets.clear();
+        if let Some(pair) = &self.pair {
+            pair.drain()?;
+        }
+        if let Some(queue) = &mut self.queue {
+            queue.refill(times)?;
+        }
         if self.op == Op::Connect {
             for _ in 0..times {
                 match sys::socket() {
@@ -200,6 +223,8 @@ impl Doing {
                 let socket = usize::try_from(turn).ok().and_then(|turn| self.sockets.get(turn));
                 socket.map_or(libc::EBADF, |socket| sys::connect(socket, &self.address))
             }
+            Op::Send => self.pair.as_ref().map_or(libc::EBADF, Pair::send),
+            Op::Accept => self.queue.as_mut().map_or(libc::EBADF, Queue::accept),
         }
     }
 }
