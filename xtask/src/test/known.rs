@@ -18,7 +18,7 @@ pub(crate) struct Scenario {
     /// Words for the kernel's command line; a guest of its own then.
     #[serde(default)]
     cmdline: Option<String>,
-    /// The only kernel that it is run on by default.
+    /// The only kernels that it is run on by default, with spaces between.
     #[serde(default)]
     kernels: Option<String>,
     /// A disk besides the usual ones; a guest of its own then.
@@ -40,14 +40,14 @@ impl Scenario {
         self.disk == Some(disk)
     }
 
-    /// Takes the mark of the one kernel away.
+    /// Takes the mark of the kernels away.
     pub(crate) fn everywhere(self) -> Self {
         Self { kernels: None, ..self }
     }
 
     /// Whether it is run on a kernel.
     pub(super) fn wants(&self, kernel: &Kernel) -> bool {
-        self.kernels.as_ref().is_none_or(|only| *only == kernel.name)
+        self.kernels.as_ref().is_none_or(|only| only.split(' ').any(|one| one == kernel.name))
     }
 
     /// What scenarios of one guest have in common.

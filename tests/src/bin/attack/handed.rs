@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use io_uring::IoUring;
 
 use crate::Attack;
+use crate::connected;
 use crate::inplace::use_fd;
 use crate::sys::{args, errno, errno_of, need, open, own};
 
@@ -60,7 +61,13 @@ fn offer(a: &[&str]) -> Result<i32> {
         let mut request = String::new();
         stream.read_to_string(&mut request).context("can't read what is wanted")?;
         let (path, mode) = request.split_once(' ').context("that is no request")?;
-        let file = need("can't open what is wanted", open(path, flags(mode)?))?;
+        // `tcp:ADDRESS` and `udp:ADDRESS` are connections.
+        let connection = path.split_once(':').filter(|(kind, _)| ["tcp", "udp"].contains(kind));
+        let opened = match connection {
+            Some((kind, to)) => connected::connection(kind, to)?.map(OwnedFd::from),
+            None => open(path, flags(mode)?),
+        };
+        let file = need("can't open what is wanted", opened)?;
         send(&stream, file.as_raw_fd())?;
     }
     Ok(0)

@@ -4,8 +4,11 @@
 //! does the same for each line it reads. What goes wrong on the way to the attempt is told on stderr, with
 //! exit code 2: an attack that couldn't be made must not be mistaken for one that was stopped.
 
+mod asking;
 mod compat;
+mod connected;
 mod exec;
+mod families;
 mod family;
 mod files;
 mod handed;
@@ -13,13 +16,16 @@ mod harmless;
 mod inplace;
 mod ioctl;
 mod kept;
+mod listening;
 mod loops;
 mod metadata;
 mod mounting;
 mod net;
 mod others;
 mod process;
+mod protocols;
 mod races;
+mod races_net;
 mod reading;
 mod sessions;
 mod sys;
@@ -35,6 +41,9 @@ use tests::errno_name;
 
 /// Makes an attempt; answers the errno it ended in, 0 for success.
 type Attack = fn(&[&str]) -> Result<i32>;
+
+/// Asks for something; answers what was said, in one line.
+type Question = fn(&[&str]) -> Result<String>;
 
 /// All attacks, by name.
 const FAMILIES: &[&[(&str, Attack)]] = &[
@@ -55,6 +64,11 @@ const FAMILIES: &[&[(&str, Attack)]] = &[
     exec::ATTACKS,
     uring::ATTACKS,
     net::ATTACKS,
+    protocols::ATTACKS,
+    families::ATTACKS,
+    listening::ATTACKS,
+    connected::ATTACKS,
+    races_net::ATTACKS,
     unix::ATTACKS,
     loops::ATTACKS,
     family::ATTACKS,
@@ -78,6 +92,9 @@ fn main() -> ExitCode {
 /// Makes the attempt that the words name.
 pub(crate) fn attempt(words: &[&str]) -> Result<String> {
     let [name, args @ ..] = words else { bail!("usage: attack NAME ARG... | attack serve") };
+    if let Some((_, question)) = asking::QUESTIONS.iter().find(|(known, _)| known == name) {
+        return question(args).with_context(|| format!("{name} could not be asked"));
+    }
     let attack = FAMILIES
         .iter()
         .copied()

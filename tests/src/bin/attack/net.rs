@@ -33,7 +33,17 @@ pub(crate) enum Kind {
     Udp,
     Mptcp,
     Seqpacket,
+    UdpLite,
+    Sctp,
+    /// SCTP with many associations at one socket.
+    SctpMany,
+    Dccp,
+    /// Echo requests, without a raw socket.
+    Icmp,
 }
+
+/// `SOCK_DCCP` and `IPPROTO_DCCP` (`include/linux/net.h`, `include/uapi/linux/in.h`).
+const DCCP: (i32, i32) = (6, 33);
 
 /// A socket for an address, and the address as the kernel takes it. `[::ffff:1.2.3.4]:5` makes it an IPv6
 /// socket that talks IPv4; `unix:PATH` and `unix:@NAME` make it a Unix socket.
@@ -46,6 +56,12 @@ pub(crate) fn socket(to: &str, kind: Kind) -> Result<(Socket, SockAddr)> {
         Kind::Tcp => (Type::STREAM, Protocol::TCP),
         Kind::Udp => (Type::DGRAM, Protocol::UDP),
         Kind::Mptcp => (Type::STREAM, Protocol::MPTCP),
+        Kind::UdpLite => (Type::DGRAM, Protocol::from(libc::IPPROTO_UDPLITE)),
+        Kind::Sctp => (Type::STREAM, Protocol::SCTP),
+        Kind::SctpMany => (Type::SEQPACKET, Protocol::SCTP),
+        Kind::Dccp => (Type::from(DCCP.0), Protocol::from(DCCP.1)),
+        Kind::Icmp if address.is_ipv6() => (Type::DGRAM, Protocol::ICMPV6),
+        Kind::Icmp => (Type::DGRAM, Protocol::ICMPV4),
         Kind::Seqpacket => bail!("only Unix sockets are like that"),
     };
     let socket =
@@ -57,14 +73,14 @@ pub(crate) fn socket(to: &str, kind: Kind) -> Result<(Socket, SockAddr)> {
 }
 
 /// An address for a socket that there is.
-fn address(to: &str) -> Result<SockAddr> {
+pub(crate) fn address(to: &str) -> Result<SockAddr> {
     match unix::address(to)? {
         Some(address) => Ok(address),
         None => Ok(to.parse::<SocketAddr>().context("the second is no address")?.into()),
     }
 }
 
-fn connect(a: &[&str], kind: Kind) -> Result<i32> {
+pub(crate) fn connect(a: &[&str], kind: Kind) -> Result<i32> {
     let [to] = args(a)?;
     let (socket, address) = socket(to, kind)?;
     Ok(errno_of(socket.connect(&address)))

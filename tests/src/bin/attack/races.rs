@@ -20,11 +20,11 @@ pub(crate) const ATTACKS: &[(&str, Attack)] =
 
 /// Where tries ended.
 #[derive(Default)]
-struct Counts {
-    scope: u32,
-    protected: u32,
-    denied: u32,
-    nothing: u32,
+pub(crate) struct Counts {
+    pub(crate) scope: u32,
+    pub(crate) protected: u32,
+    pub(crate) denied: u32,
+    pub(crate) nothing: u32,
 }
 
 impl Counts {
@@ -33,7 +33,7 @@ impl Counts {
         self.scope == 0 || self.protected + self.denied == 0
     }
 
-    fn write(&self, file: &str) -> Result<()> {
+    pub(crate) fn write(&self, file: &str) -> Result<()> {
         let Self { scope, protected, denied, nothing } = self;
         let text = format!(
             "{{\"scope\":{scope},\"protected\":{protected},\"denied\":{denied},\"nothing\":{nothing}}}\n"
@@ -138,7 +138,7 @@ impl Goal {
 
 /// Runs tries beside a thread that does something else again and again: so many, and more until each side was met.
 /// On two emulated processors one thread may run for long before the other gets its turn.
-fn beside(
+pub(crate) fn beside(
     disturb: impl Fn(u64) + Send + Sync,
     tries: &str,
     both: bool,
@@ -187,25 +187,44 @@ fn memory(a: &[&str]) -> Result<i32> {
     let [report, tries, action, scope, protected] = args(a)?;
     anyhow::ensure!(scope.len() == protected.len(), "the paths must be of the same length");
     let (action, goal) = (Action::parse(action)?, Goal::new(scope, protected)?);
-    let text: Vec<AtomicU8> = scope.bytes().chain([0]).map(AtomicU8::new).collect();
-    let differing: Vec<(&AtomicU8, u8, u8)> = text
-        .iter()
-        .zip(scope.bytes().zip(protected.bytes()))
-        .filter(|(_, (one, two))| one != two)
-        .map(|(place, (one, two))| (place, one, two))
-        .collect();
-    let change = |turn: u64| {
-        for (place, one, two) in &differing {
-            place.store(if turn.is_multiple_of(2) { *two } else { *one }, Ordering::Relaxed);
+    let text = Flickering::new(path(scope)?.as_bytes_with_nul(), protected.as_bytes());
+    let counts = beside(
+        |turn| text.change(turn),
+        tries,
+        true,
+        |counts| goal.attempt(action, text.bytes.as_ptr().cast(), counts),
+    )?;
+    counts.write(report)?;
+    Ok(0)
+}
+
+/// Memory that goes back and forth between two contents.
+pub(crate) struct Flickering {
+    pub(crate) bytes: Vec<AtomicU8>,
+    /// Place and both values of what differs.
+    differing: Vec<(usize, u8, u8)>,
+}
+
+impl Flickering {
+    /// Begins as the first; the second says what the first of its bytes become.
+    pub(crate) fn new(first: &[u8], second: &[u8]) -> Self {
+        let pairs = first.iter().zip(second).enumerate();
+        let differing = pairs.filter(|(_, (one, two))| one != two).map(|(at, (one, two))| (at, *one, *two));
+        Self { bytes: first.iter().copied().map(AtomicU8::new).collect(), differing: differing.collect() }
+    }
+
+    /// Makes it the other one.
+    pub(crate) fn change(&self, turn: u64) {
+        for (at, one, two) in &self.differing {
+            if let Some(place) = self.bytes.get(*at) {
+                place.store(if turn.is_multiple_of(2) { *two } else { *one }, Ordering::Relaxed);
+            }
         }
         // Most of the time it is one of the two, and nothing in between.
         for _ in 0..turn % 64 {
             std::hint::spin_loop();
         }
-    };
-    let counts = beside(change, tries, true, |counts| goal.attempt(action, text.as_ptr().cast(), counts))?;
-    counts.write(report)?;
-    Ok(0)
+    }
 }
 
 /// `race-moves REPORT TRIES DIR OTHER`: a directory in scope goes back and forth between two names while files are

@@ -35,7 +35,7 @@ pub(crate) fn socket(kind: Kind) -> Result<Socket> {
         Kind::Tcp => Type::STREAM,
         Kind::Udp => Type::DGRAM,
         Kind::Seqpacket => Type::SEQPACKET,
-        Kind::Mptcp => bail!("no Unix socket is like that"),
+        _ => bail!("no Unix socket is like that"),
     };
     Socket::new(Domain::UNIX, kind, None).context("can't make a socket")
 }

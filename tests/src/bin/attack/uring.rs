@@ -10,8 +10,9 @@ use io_uring::{IoUring, opcode, squeue, types};
 use socket2::SockAddr;
 
 use crate::Attack;
+use crate::families::{self, Family};
 use crate::net;
-use crate::sys::{need, open, path};
+use crate::sys::{errno_of, need, open, path};
 
 pub(crate) const ATTACKS: &[(&str, Attack)] = &[("uring", uring)];
 
@@ -23,7 +24,14 @@ fn uring(a: &[&str]) -> Result<i32> {
     let [how, what, args @ ..] = a else { bail!("usage: uring plain|async|sqpoll WHAT ARG...") };
     match (*what, args) {
         ("connect", [to]) => return connect(how, to),
-        ("sendmsg", [to]) => return sendmsg(how, to),
+        ("sendmsg" | "sendmsg-zc", [to]) => return sendmsg(how, to, *what == "sendmsg-zc"),
+        ("sendto" | "sendto-zc", [to]) => return sendto(how, to, *what == "sendto-zc"),
+        ("socket", [family]) => {
+            return open_socket(how, families::find(family)?).map(|made| made.err().unwrap_or(0));
+        }
+        ("socket-connect", [to]) => return socket_connect(how, to),
+        ("bind", [at]) => return bind(how, at, false),
+        ("listen", [at]) => return bind(how, at, true),
         ("fsetxattr", [name]) => return fsetxattr(how, name),
         _ => {}
     }
@@ -88,6 +96,16 @@ impl Ring {
 }
 
 fn submit_to(ring: &mut IoUring, how: &str, entry: squeue::Entry, opens: bool) -> Result<i32> {
+    let result = submit_for(ring, how, entry)?;
+    if opens && result >= 0 {
+        // SAFETY: a new descriptor, nobody else's.
+        drop(unsafe { OwnedFd::from_raw_fd(result) });
+    }
+    Ok(if result < 0 { result.saturating_neg() } else { 0 })
+}
+
+/// What the kernel says: something of use, or an errno below zero.
+fn submit_for(ring: &mut IoUring, how: &str, entry: squeue::Entry) -> Result<i32> {
     let entry = if how == "async" { entry.flags(squeue::Flags::ASYNC) } else { entry };
     // SAFETY: what the entry points to belongs to the caller, which waits here for the result.
     unsafe { ring.submission().push(&entry) }.context("the ring is full")?;
@@ -98,12 +116,7 @@ fn submit_to(ring: &mut IoUring, how: &str, entry: squeue::Entry, opens: bool) -
             Err(error) => return Err(error).context("can't submit to the ring"),
         }
     }
-    let result = ring.completion().next().context("the ring has no result")?.result();
-    if opens && result >= 0 {
-        // SAFETY: a new descriptor, nobody else's.
-        drop(unsafe { OwnedFd::from_raw_fd(result) });
-    }
-    Ok(if result < 0 { result.saturating_neg() } else { 0 })
+    Ok(ring.completion().next().context("the ring has no result")?.result())
 }
 
 /// Through a descriptor that is open for reading.
@@ -134,11 +147,63 @@ fn connect(how: &str, to: &str) -> Result<i32> {
     submit(how, entry.build(), false)
 }
 
-fn sendmsg(how: &str, to: &str) -> Result<i32> {
+fn sendmsg(how: &str, to: &str, without_copy: bool) -> Result<i32> {
     let (socket, address) = net::socket(to, net::Kind::Udp)?;
     let message = Message::new(&address);
-    let entry = opcode::SendMsg::new(types::Fd(socket.as_raw_fd()), &raw const *message.header);
-    submit(how, entry.build(), false)
+    let (fd, header) = (types::Fd(socket.as_raw_fd()), &raw const *message.header);
+    let entry = if without_copy {
+        opcode::SendMsgZc::new(fd, header).build()
+    } else {
+        opcode::SendMsg::new(fd, header).build()
+    };
+    submit(how, entry, false)
+}
+
+/// With the address in the request instead of a message.
+fn sendto(how: &str, to: &str, without_copy: bool) -> Result<i32> {
+    let (socket, address) = net::socket(to, net::Kind::Udp)?;
+    let (fd, at, length) = (types::Fd(socket.as_raw_fd()), address.as_ptr().cast(), address.len());
+    let byte = VALUE.as_ptr().cast();
+    let entry = if without_copy {
+        opcode::SendZc::new(fd, byte, 1).dest_addr(at).dest_addr_len(length).build()
+    } else {
+        opcode::Send::new(fd, byte, 1).dest_addr(at).dest_addr_len(length).build()
+    };
+    submit(how, entry, false)
+}
+
+/// A socket that io_uring makes, too.
+fn open_socket(how: &str, family: Family) -> Result<Result<OwnedFd, i32>> {
+    let kind = family.kind | libc::SOCK_CLOEXEC;
+    let entry = opcode::Socket::new(family.domain, kind, family.protocol).build();
+    let result = submit_for(&mut ring(how)?, how, entry)?;
+    // SAFETY: a new descriptor, nobody else's.
+    Ok(if result < 0 { Err(result.saturating_neg()) } else { Ok(unsafe { OwnedFd::from_raw_fd(result) }) })
+}
+
+fn socket_connect(how: &str, to: &str) -> Result<i32> {
+    let address: std::net::SocketAddr = to.parse().with_context(|| format!("{to:?} is no address"))?;
+    let family = families::find("tcp")?;
+    let domain = if address.is_ipv6() { libc::AF_INET6 } else { family.domain };
+    let socket = need("can't make a socket", open_socket(how, Family { domain, ..family })?)?;
+    let address = SockAddr::from(address);
+    let fd = types::Fd(socket.as_raw_fd());
+    submit(how, opcode::Connect::new(fd, address.as_ptr().cast(), address.len()).build(), false)
+}
+
+/// Binds by io_uring, or binds plainly and listens by io_uring; both from 6.11 on.
+fn bind(how: &str, at: &str, listens: bool) -> Result<i32> {
+    let (socket, address) = net::socket(at, net::Kind::Tcp)?;
+    socket.set_reuse_address(true).context("can't use the address again")?;
+    let fd = types::Fd(socket.as_raw_fd());
+    if !listens {
+        let entry = opcode::Bind::new(fd, address.as_ptr().cast(), address.len()).build();
+        return submit(how, entry, false);
+    }
+    match errno_of(socket.bind(&address)) {
+        0 => submit(how, opcode::Listen::new(fd, 8).build(), false),
+        failed => Ok(failed),
+    }
 }
 
 /// A message with its destination, in one piece of memory that doesn't move.

@@ -39,6 +39,18 @@ fn told(base: &[&str], question: &[&str]) -> Result<Value> {
     Ok(answer.pointer("/objects").with_context(|| format!("no objects: {answer}"))?.clone())
 }
 
+/// Questions about names, protocols, and listening.
+const NETWORK: &[(&[&str], &str)] = &[
+    (&["--connect", "static.example.org:443"], "allow"),
+    (&["--connect", "example.org:443"], "deny"),
+    (&["--connect", "static.example.org:443", "--address", "192.0.2.1"], "allow"),
+    (&["--connect", "static.example.org:80", "--address", "127.0.0.1"], "allow"),
+    (&["--connect", "10.20.0.1:443/udp"], "allow"),
+    (&["--connect", "10.20.0.1/icmp"], "deny"),
+    (&["--listen", "127.0.0.1:80"], "allow"),
+    (&["--listen", "0.0.0.0:80"], "deny"),
+];
+
 fn explain() -> Result<()> {
     let world = World::new()?;
     world.file("/srv/work/dir/a.state")?;
@@ -48,7 +60,8 @@ fn explain() -> Result<()> {
         + &rule("**/*.state", &["write"], "deny")
         + &rule("/srv/prod/dir/*", &["delete", "write"], "deny")
         + &format!(
-            "[profile.{PROFILE}.network]\nallow = [\"localhost\", \"10.20.0.0/16:443\", \"[fd00::]/8:443\"]\n\n"
+            "[profile.{PROFILE}.network]\nallow = [\"localhost\", \"10.20.0.0/16:443\", \"[fd00::]/8:443\", \"*.example.org:443\"]\n\
+             listen = [\"localhost\"]\n\n"
         )
         + &critical(PROD, &["create"], "deny");
     let policy = policy_of("${cwd}", &rules);
@@ -75,6 +88,11 @@ fn explain() -> Result<()> {
         let question = ["--connect", address];
         same(address, &told(&["--file", &file], &question)?, &told(&[], &question)?)?;
     }
+    for (question, verdict) in NETWORK {
+        let (plain, in_force) = (told(&["--file", &file], question)?, told(&[], question)?);
+        same(&question.join(" "), &plain, &in_force)?;
+        same(&question.join(" "), text(&plain, "/0/verdict"), verdict)?;
+    }
     // Without a session nobody's directory is in scope.
     let question = ["--op", "write", "--path", "/srv/work/f"];
     let nobody = told(&[], &question)?;
@@ -86,7 +104,8 @@ fn explain() -> Result<()> {
         .code(1)?
         .complains("/no/such")?;
     ask(&["--op", "write", "--path", "/srv/prod/f", "--cwd", "/srv/work"])?.code(2)?.complains("--file")?;
-    ask(&["--connect", "example.org:1", "--file", &file])?.code(2)?.complains("example.org:1")?;
+    ask(&["--connect", "*.example.org:1", "--file", &file])?.code(2)?.complains("*.example.org:1")?;
+    ask(&["--listen", "example.org:1", "--file", &file])?.code(2)?.complains("example.org:1")?;
     guard.write_policy("version = 1\nnonsense = 1\n")?;
     ask(&["--op", "write", "--path", "/", "--file", &file])?.code(3)?.complains(":2:1:")?;
     guard.stop()

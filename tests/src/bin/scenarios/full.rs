@@ -14,6 +14,9 @@
 //! - `ENROLLED_USERS` and `STANDING` have an entry for what a policy enrolls, and one that enrolls more is refused; `SEATS` has one
 //!   for each program that the daemon makes a session for, of which there are less at the same time, and without a seat none is
 //!   executed.
+//! - `NAMED` has an entry for each address that a session has asked for, of which the daemon remembers fewer for a session; `ASKING` one
+//!   for each task that is about to send a question, and there are as many as in `ASKERS` as there are ports.
+//! - `SOCKETS` is socket storage, as `TAGS`.
 //! - `ANSWERS` has as many places as `HOLDS`, and an answer is written only for a call that waits there.
 
 use std::fs;

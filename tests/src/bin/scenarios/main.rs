@@ -40,6 +40,15 @@ mod holds;
 mod mounts;
 mod mounts_later;
 mod nested;
+mod net_before;
+mod net_clients;
+mod net_holds;
+mod net_hosts;
+mod net_listen;
+mod net_names;
+mod net_protocols;
+mod net_races;
+mod net_resolver;
 mod network;
 mod oracle;
 mod persistence;
@@ -84,7 +93,7 @@ pub(crate) struct Scenario {
     /// What must stand on the kernel's command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     cmdline: Option<&'static str>,
-    /// The only kernel that it is tried on where time counts.
+    /// The only kernels that it is tried on where time counts, with spaces between.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernels: Option<&'static str>,
     /// A disk that the guest must have besides.
@@ -107,9 +116,14 @@ impl Scenario {
         Self { cmdline: Some(cmdline), ..self }
     }
 
-    /// On this kernel only, unless all are wanted: what it is about hardly depends on the kernel.
+    /// On this kernel only (or these, with spaces between), unless all are wanted: what it is about hardly depends on the kernel.
     const fn on(self, kernel: &'static str) -> Self {
         Self { kernels: Some(kernel), ..self }
+    }
+
+    /// On none, unless all are wanted, or it is named.
+    const fn thorough(self) -> Self {
+        self.on("")
     }
 
     const fn with_disk(self, disk: &'static str) -> Self {
@@ -144,6 +158,15 @@ const FAMILIES: &[&[Scenario]] = &[
     mounts::SCENARIOS,
     mounts_later::SCENARIOS,
     network::SCENARIOS,
+    net_hosts::SCENARIOS,
+    net_protocols::SCENARIOS,
+    net_listen::SCENARIOS,
+    net_before::SCENARIOS,
+    net_names::SCENARIOS,
+    net_resolver::SCENARIOS,
+    net_holds::SCENARIOS,
+    net_races::SCENARIOS,
+    net_clients::SCENARIOS,
     helpers::SCENARIOS,
     helpers_systemd::SCENARIOS,
     system::SCENARIOS,

@@ -183,8 +183,8 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("[[profile.agent.limit]]\nop = \"delete\"\nmax = 200\nper = \"60s\"\nverdict = \"hold\"\n", "limit"),
     ("[profile.agent.approval]\nquorum = 2\n", "approval"),
     ("[profile.agent.backup]\nops = [\"delete\"]\n", "backup"),
-    ("[profile.agent.network]\nlisten = [\"localhost\"]\n", "listen"),
-    ("[profile.agent.network]\nallow = [\"*.crates.io:443\"]\n", "*.crates.io"),
+    ("[profile.agent.network]\nlisten = [\"unix:/run/x\"]\n", "/run/x"),
+    ("[profile.agent.network]\nallow = [\"static.*.io:443\"]\n", "static.*.io"),
     ("[profile.agent.network]\nallow = [\"unix:run/x\"]\n", "run/x"),
     (
         "[[profile.agent.files.rule]]\npath = \"/srv/**/x\"\nops = [\"delete\"]\nverdict = \"deny\"\n",
