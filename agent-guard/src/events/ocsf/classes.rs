@@ -310,12 +310,13 @@ fn fill_judged(judged: &Judged, profile: Option<&str>, put: &mut impl FnMut(&str
             put("file_result", result.as_ref().map_or(Value::Null, objects::file));
         }
         Object::Name(name) => {
-            let (rcode_id, rcode) = objects::rcode(name.outcome);
             put("src_endpoint", objects::asker(name));
             put("query", objects::query(name));
             put("answers", objects::answers(name));
-            put("rcode_id", json!(rcode_id));
-            put("rcode", json!(rcode));
+            if let Some((rcode_id, rcode)) = objects::rcode(name.outcome) {
+                put("rcode_id", json!(rcode_id));
+                put("rcode", json!(rcode));
+            }
         }
         Object::Address(address) => {
             put(if address.local { "src_endpoint" } else { "dst_endpoint" }, objects::endpoint(address));

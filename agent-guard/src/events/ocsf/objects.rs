@@ -195,13 +195,13 @@ pub(super) fn answers(name: &NameRef) -> Value {
     }
 }
 
-/// `rcode_id` and its caption (RFC 1035, 4.1.1): what whoever asks is told.
-pub(super) const fn rcode(outcome: QueryOutcome) -> (u32, &'static str) {
+/// `rcode_id` and its caption (RFC 1035, 4.1.1): what whoever asks is told. None where that isn't always the same.
+pub(super) const fn rcode(outcome: QueryOutcome) -> Option<(u32, &'static str)> {
     match outcome {
-        QueryOutcome::Answered | QueryOutcome::Empty => (0, "NoError"),
-        QueryOutcome::Failed => (2, "ServError"),
-        QueryOutcome::Unknown | QueryOutcome::Refused | QueryOutcome::Rebinding => (3, "NXDomain"),
-        QueryOutcome::Limited | QueryOutcome::Unsupported => (5, "Refused"),
+        QueryOutcome::Answered | QueryOutcome::Empty | QueryOutcome::Rebinding => Some((0, "NoError")),
+        QueryOutcome::Failed => Some((2, "ServError")),
+        QueryOutcome::Unknown | QueryOutcome::Refused => Some((3, "NXDomain")),
+        QueryOutcome::Limited | QueryOutcome::Unsupported => None,
     }
 }
 
