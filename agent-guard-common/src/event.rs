@@ -250,6 +250,14 @@ hooks! {
     55 SOCKET_ACCEPT "socket_accept",
     56 SOCK_GRAFT "sock_graft",
     57 SCTP_BIND_CONNECT "sctp_bind_connect",
+    58 CONNECT4 "connect4",
+    59 CONNECT6 "connect6",
+    60 SENDMSG4 "sendmsg4",
+    61 SENDMSG6 "sendmsg6",
+    62 BIND4 "bind4",
+    63 BIND6 "bind6",
+    64 SOCK_CREATE "sock_create",
+    65 EGRESS "egress",
 }
 
 /// The components of a path text, as the kernel side writes them: from the object towards the root,

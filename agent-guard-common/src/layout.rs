@@ -41,6 +41,10 @@ layout! {
     task_children,
     /// `task_struct.sibling`, struct `list_head`: the place in that list.
     task_sibling,
+    /// `task_struct.signal`, pointer to `signal_struct`: what the threads of a process share.
+    task_signal,
+    /// `signal_struct.live`, `atomic_t`: how many of them haven't begun to end.
+    signal_live,
     /// `task_struct.exit_state`, int: not 0 once its children have other parents.
     task_exit_state,
     /// `task_struct.start_boottime`, u64, nanoseconds since boot.
@@ -63,6 +67,12 @@ layout! {
     mnt_namespace_event,
     /// `task_struct.thread_info.status`, u32: on x86 whether the task is in a 32-bit call.
     task_thread_status,
+    /// `task_struct.comm`, 16 bytes: the name of a thread.
+    task_comm,
+    /// `cred.uid`, `kuid_t`.
+    cred_uid,
+    /// `cred.gid`, `kgid_t`.
+    cred_gid,
     /// `cred.euid`, `kuid_t`.
     cred_euid,
     /// `cred.egid`, `kgid_t`.

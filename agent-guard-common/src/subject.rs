@@ -80,6 +80,18 @@ pub struct Lane {
     pub print: u64,
 }
 
+/// Which session a process belongs to, where programs can't look at its tag.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Belonging {
+    /// The session's number.
+    pub session: u64,
+    /// Its slot.
+    pub slot: u32,
+    /// Zero.
+    pub pad: u32,
+}
+
 /// What the kernel knows of a session.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -177,6 +189,8 @@ impl Guard {
 mod pod {
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::Tag {}
+    // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
+    unsafe impl aya::Pod for super::Belonging {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).
     unsafe impl aya::Pod for super::Session {}
     // SAFETY: plain integers, `repr(C)`, no padding (see the tests).

@@ -5,10 +5,7 @@ use agent_guard_common::{
     event::{self, ARGS_BYTES, Exec, Header, Judged, Lifecycle, PATH_BYTES, Seen, count as slot},
     object::AbstractName,
 };
-use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_uid_gid,
-    generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output},
-};
+use aya_ebpf::helpers::generated::{bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_ringbuf_output};
 
 use crate::{
     asked::{Asked, More},
@@ -65,9 +62,32 @@ pub fn held(record: &Judged) {
     }
 }
 
-/// Writes the record of a call. Path texts are written up to their stated length only.
-#[inline(never)]
-pub fn fill(record: &mut Judged, session: u64, asked: &Asked, outcome: &Outcome) {
+/// Tells what became of a call that has no objects, from a program that can't look at what is kept for the task; by the current process,
+/// or one of which only the number is known, if that isn't 0.
+#[inline(always)]
+pub fn judged_plainly((session, of): (u64, u32), asked: &Asked, outcome: &Outcome) {
+    let report = outcome.done.goes_on();
+    let entry = if report { REPORTS.reserve(0) } else { DECISIONS.reserve(0) };
+    let Some(mut entry) = entry else {
+        count(if report { slot::LOST_REPORTS } else { slot::LOST_DECISIONS });
+        return;
+    };
+    // SAFETY: reserved for a record, all of whose bytes that readers look at are written.
+    let record = unsafe { &mut *entry.as_mut_ptr() };
+    facts(record, session, asked, outcome, More { target: asked.target, ..More::NONE });
+    see(&mut record.first, 0);
+    see(&mut record.second, 0);
+    if of != 0 {
+        let header = &mut record.header;
+        (header.start, header.tgid, header.tid, header.ppid, header.comm) = (0, of, of, 0, [0; 16]);
+    }
+    record.header.size = size_of::<Judged>() as u32;
+    entry.submit(0);
+}
+
+/// Writes what was asked for and what became of it, but for objects.
+#[inline(always)]
+fn facts(record: &mut Judged, session: u64, asked: &Asked, outcome: &Outcome, more: More) {
     header(&mut record.header, event::JUDGED, 0, session);
     record.hold = outcome.hold;
     record.generation = asked.generation;
@@ -83,16 +103,22 @@ pub fn fill(record: &mut Judged, session: u64, asked: &Asked, outcome: &Outcome)
     record.pad = 0;
     record.protocol = u32::from(asked.protocol);
     record.detail = asked.detail;
-    let more = match scratch() {
-        Some(scratch) => scratch.more,
-        // Outside of sessions nothing is kept, and nothing but this is told.
-        None => More { target: asked.target, ..More::NONE },
-    };
     record.target = more.target;
     record.capability = more.capability;
     record.family = asked.address.family;
     record.port = asked.address.port;
     record.addr = asked.address.addr;
+}
+
+/// Writes the record of a call. Path texts are written up to their stated length only.
+#[inline(never)]
+pub fn fill(record: &mut Judged, session: u64, asked: &Asked, outcome: &Outcome) {
+    let more = match scratch() {
+        Some(scratch) => scratch.more,
+        // Outside of sessions nothing is kept, and nothing but this is told.
+        None => More { target: asked.target, ..More::NONE },
+    };
+    facts(record, session, asked, outcome, more);
     let Untyped { dentry, mount } = asked.first;
     emit_see(record, 0, dentry);
     emit_path(record, 0, dentry, mount);
@@ -113,8 +139,9 @@ pub fn fill(record: &mut Judged, session: u64, asked: &Asked, outcome: &Outcome)
 /// Writes who and when.
 #[inline(always)]
 fn header(header: &mut Header, kind: u16, size: u32, session: u64) {
-    let ids = bpf_get_current_uid_gid();
+    // Not by helpers, which not all programs of control groups have in all kernels.
     let task = Task::current();
+    let (uid, gid) = task.ids();
     header.size = size;
     header.kind = kind;
     header.abi = ABI as u16;
@@ -125,10 +152,10 @@ fn header(header: &mut Header, kind: u16, size: u32, session: u64) {
     header.tgid = task.tgid();
     header.tid = task.tid();
     header.ppid = task.parent_tgid();
-    header.uid = ids as u32;
-    header.gid = (ids >> 32) as u32;
+    header.uid = uid;
+    header.gid = gid;
     header.pad = 0;
-    header.comm = bpf_get_current_comm().unwrap_or([0; 16]);
+    header.comm = task.name();
 }
 
 /// Writes the first or the second object of a record.

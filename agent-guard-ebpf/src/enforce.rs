@@ -19,7 +19,7 @@ use crate::{
 /// `EPERM`.
 pub const EPERM: i32 = 1;
 /// `ECONNREFUSED`.
-const ECONNREFUSED: i32 = 111;
+pub const ECONNREFUSED: i32 = 111;
 /// `EAGAIN`.
 pub const EAGAIN: i32 = 11;
 /// `ERESTARTNOINTR` (`include/linux/errno.h`): undo the call and start it again after signals were handled.

@@ -22,6 +22,7 @@ mod kernel;
 mod known;
 mod maps;
 mod names;
+mod network_only;
 mod own;
 mod questions;
 mod sockets;

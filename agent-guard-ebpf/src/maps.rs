@@ -12,7 +12,7 @@ use agent_guard_common::{
     net::{Asker, NamedKey, NetKey, Question},
     object::{AbstractKey, AbstractName, NameKey, ObjectKey, SideKey},
     rules::{AbstractEntry, CommandState, MAX_NAMED, MAX_PROFILES, Named, NetEntry, Place, Profile, Side},
-    subject::{Answer, Guard, MAX_SESSIONS, Session, Tag},
+    subject::{Answer, Belonging, Guard, MAX_SESSIONS, Session, Tag},
 };
 use aya_ebpf::{
     bindings::{
@@ -183,6 +183,14 @@ pub static ASKERS: HashMap<Asker, Question, MAX_ASKERS, GROWS> = HashMap::new();
 
 /// As many as there are ports, of both protocols.
 const MAX_ASKERS: usize = 2 * 65_536;
+
+/// Which session processes belong to, by their numbers; only where no LSM programs run, and empty elsewhere. Written where tags are
+/// given, and taken out when a process ends; read by programs of control groups. Full: what can't be noted is killed.
+#[btf_map]
+pub static PROCESSES: HashMap<u32, Belonging, MAX_PROCESSES, GROWS> = HashMap::new();
+
+/// Processes of sessions at the same time, at most.
+const MAX_PROCESSES: usize = 1 << 18;
 
 /// Slots of [`KNOWN`].
 pub const KNOWN_SLOTS: u32 = 8192;
@@ -386,7 +394,7 @@ pub fn is_own(map: u64) -> bool {
     }
     own! {
         plain: TAGS SCRATCH SOCKETS ASKING ASKERS KNOWN RENAMED SESSIONS GENERATION ATTACHING PROGRESS RELATIVES SEATS STANDING
-            ENROLLED_USERS ENROLLED_CGROUPS MISSED LOOKED GUARD HOLDS ANSWERS BLANK DECISIONS REPORTS COUNTS;
+            ENROLLED_USERS ENROLLED_CGROUPS MISSED LOOKED GUARD HOLDS ANSWERS BLANK DECISIONS REPORTS COUNTS PROCESSES;
         outer: FILTERS OBJECTS NAMES SHAPES PLACES SIDES PROFILES NETWORKS NAMED ABSTRACTS COMMANDS PROGRAMS
     }
 }

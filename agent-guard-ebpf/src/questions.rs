@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    judge::Generation,
+    judge::{Generation, Parity},
     kernel::{Address, Sock},
     maps::{ASKERS, ASKING, GUARD},
     sockets,
@@ -39,11 +39,18 @@ const LOOPBACK6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
 /// [`redirect`] in all kernels, and are judged like everything else.
 #[inline(always)]
 pub fn are_ours(tables: &Generation, session: &Session, port: u16, protocol: u16) -> bool {
+    are_those_of(tables.number, session, port, protocol)
+}
+
+/// The same, of a generation.
+#[inline(always)]
+pub fn are_those_of(generation: u32, session: &Session, port: u16, protocol: u16) -> bool {
     if port != PORT || (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) {
         return false;
     }
-    let parity = tables.parity();
-    parity.profile(session.profile(tables.number)).is_some_and(|profile| profile.flags & Profile::NAMES != 0)
+    let tables = Parity(generation & 1);
+    let profile = tables.profile(session.profile(generation));
+    profile.is_some_and(|profile| profile.flags & Profile::NAMES != 0)
 }
 
 /// Notes a question that the current task is about to send. What can't be noted isn't sent.
@@ -80,40 +87,69 @@ pub fn is_resolvers_port(port: u16) -> bool {
 pub fn asks_again(sk: Sock, subject: &Subject) {
     let Some(guard) = GUARD.get(0) else { return };
     if sk.namespace() == guard.namespace {
-        note(sk.local().port, sk.protocol(), subject.tag().session);
+        note(sk.local().port, sk.protocol(), subject.tag().session, process());
     }
 }
 
 #[inline(always)]
-fn note(port: u16, protocol: u16, session: u64) {
+fn process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
+}
+
+/// Notes from where a process of a session asks the resolver.
+#[inline(always)]
+pub fn note(port: u16, protocol: u16, session: u64, tgid: u32) {
     if port == 0 {
         return;
     }
     let asker = Asker { port, protocol: Protocol(protocol as u8), pad: 0 };
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let _kept = ASKERS.insert(asker, Question { session, tgid, pad: 0 }, 0);
 }
 
-/// A connection or a message of any task's: if it is a session's question, it goes to the daemon's resolver.
+/// A connection or a message of any task's: if it is a session's question, it goes to the daemon's resolver. False where nobody
+/// knows where that is: then it goes nowhere.
 #[inline(always)]
-pub fn redirect<const V6: bool>(to: *mut bpf_sock_addr) {
+pub fn redirect<const V6: bool>(to: *mut bpf_sock_addr) -> bool {
     // SAFETY: the context of such a program; the verifier checks what is read and written.
     unsafe {
         let port = core::ptr::read_volatile(&raw const (*to).user_port) as u16;
         if port != PORT.to_be() {
-            return;
+            return true;
         }
         let task = bpf_get_current_pid_tgid();
-        let Some(session) = ASKING.get(task).copied() else { return };
+        let Some(session) = ASKING.get(task).copied() else { return true };
         let _gone = ASKING.remove(task);
-        let Some(guard) = GUARD.get(0) else { return };
+        let Some(guard) = GUARD.get(0) else { return false };
         let sk = core::ptr::read_volatile(&raw const (*to).__bindgen_anon_1.sk);
         let protocol = core::ptr::read_volatile(&raw const (*to).protocol) as u16;
         let from = core::ptr::read_volatile(&raw const (*sk).src_port) as u16;
         if bpf_get_netns_cookie(to.cast()) == guard.namespace {
-            note(from, protocol, session);
+            note(from, protocol, session, process());
         }
         send_to_resolver::<V6>(to, guard);
+        true
+    }
+}
+
+/// Brings a question of the current task's to the daemon's resolver, where LSM programs don't run: whoever it is sent to, `believed`.
+/// False where that can't be noted, or nobody knows where the resolver is: then it goes nowhere.
+#[inline(always)]
+pub fn bring<const V6: bool>(to: *mut bpf_sock_addr, session: u64, believed: &Address) -> bool {
+    // SAFETY: the context of such a program; the verifier checks what is read and written.
+    unsafe {
+        let Some(guard) = GUARD.get(0) else { return false };
+        let sk = core::ptr::read_volatile(&raw const (*to).__bindgen_anon_1.sk);
+        let protocol = core::ptr::read_volatile(&raw const (*to).protocol) as u16;
+        let from = core::ptr::read_volatile(&raw const (*sk).src_port) as u16;
+        let here = bpf_get_netns_cookie(to.cast()) == guard.namespace;
+        if here {
+            note(from, protocol, session, process());
+        }
+        if !sockets::asks_plainly(sk.cast(), session, believed, here) {
+            return false;
+        }
+        send_to_resolver::<V6>(to, guard);
+        true
     }
 }
 

@@ -3,16 +3,23 @@
 
 use core::ptr;
 
-use agent_guard_common::{Fault, Op, decide, object::AbstractName, subject::Session};
+use agent_guard_common::{
+    Fault, Op, decide,
+    object::AbstractName,
+    subject::{Belonging, Session},
+};
 use aya_ebpf::{
     bindings::BPF_LOCAL_STORAGE_GET_F_CREATE,
-    helpers::generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
+    helpers::{
+        bpf_get_current_pid_tgid,
+        generated::{bpf_probe_read_kernel, bpf_sk_storage_get},
+    },
 };
 
 use crate::{
     asked::More,
     judge::{Generation, Judgement, Parity, in_force},
-    kernel::{AF_INET, AF_INET6, AF_UNIX, Address, Sock},
+    kernel::{self, AF_INET, AF_INET6, AF_UNIX, Address, Sock},
     maps::SOCKETS,
     tag::Subject,
     walk::scratch,
@@ -37,6 +44,9 @@ pub struct Mark {
     generation: u32,
     /// [`Mark::ASKS`] and others.
     flags: u32,
+    /// The slot of that session and the process, where LSM programs don't run.
+    slot: u32,
+    tgid: u32,
     pad: u32,
 }
 
@@ -47,6 +57,10 @@ impl Mark {
     const ACCEPTED: u32 = 2;
     /// `to` and `generation` say where it went.
     const WENT: u32 = 4;
+    /// The resolver is in the same network name space.
+    const HERE: u32 = 8;
+    /// It may not go on going there, says `generation`.
+    const REFUSED: u32 = 16;
 
     #[inline(always)]
     fn goes_to(&self, sk: Sock) -> bool {
@@ -81,6 +95,46 @@ impl Mark {
     #[inline(always)]
     pub fn asks(&self, subject: &Subject) -> bool {
         self.flags & Self::ASKS != 0 && self.judged == subject.tag().session
+    }
+
+    /// The session that asks the daemon's resolver through it, from a port that the daemon finds; none if none does.
+    #[inline(always)]
+    pub fn asks_from_here(&self) -> Option<u64> {
+        const BOTH: u32 = Mark::ASKS | Mark::HERE;
+        if self.flags & BOTH == BOTH { Some(self.judged) } else { None }
+    }
+
+    /// The process that has connected it, where LSM programs don't run.
+    #[inline(always)]
+    pub fn process(&self) -> u32 {
+        self.tgid
+    }
+
+    /// Who has connected it, and to where, if another generation than the one in force was asked about that, or has refused it;
+    /// where LSM programs don't run.
+    #[inline(always)]
+    pub fn judged_next(&self) -> Option<(Belonging, Address)> {
+        let asked = in_force().is_some_and(|generation| generation == self.generation);
+        if self.flags & Self::WENT == 0 || (asked && self.flags & Self::REFUSED == 0) {
+            return None;
+        }
+        let who = Belonging { session: self.judged, slot: self.slot, pad: 0 };
+        let [a, b] = self.to;
+        let addr = (u128::from(a) | u128::from(b) << 64).to_ne_bytes();
+        Some((who, Address { family: AF_INET6, port: self.to_port, addr }))
+    }
+
+    /// Whether a generation has refused already that it goes on going there.
+    #[inline(always)]
+    pub fn is_refused(&self, generation: u32) -> bool {
+        self.flags & Self::REFUSED != 0 && self.generation == generation
+    }
+
+    /// Notes what a generation has said of going on going there.
+    #[inline(always)]
+    pub fn judged_again(&mut self, generation: u32, goes_on: bool) {
+        self.generation = generation;
+        self.flags = if goes_on { Self::WENT } else { Self::WENT | Self::REFUSED };
     }
 
     /// The session that has made it.
@@ -149,6 +203,35 @@ pub fn went(sk: Sock, subject: &Subject, generation: u32, to: &Address) {
     }
 }
 
+/// The same where LSM programs don't run: it is judged anew there when it is used under another policy. Where there is no memory for
+/// that, it isn't; so it doesn't go there at all.
+#[inline(always)]
+pub fn goes(sk: *mut core::ffi::c_void, who: &Belonging, generation: u32, to: &Address) -> bool {
+    let Some(mark) = kept(sk, u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE)) else { return false };
+    mark.judged = who.session;
+    mark.slot = who.slot;
+    mark.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    mark.to = words(to.addr);
+    mark.to_port = to.port;
+    mark.generation = generation;
+    mark.flags = Mark::WENT;
+    true
+}
+
+/// Notes that a session asks a resolver through a socket, where LSM programs don't run; and whether the daemon can find the port that it
+/// asks from. False where there is no memory for that.
+#[inline(always)]
+pub fn asks_plainly(sk: *mut core::ffi::c_void, session: u64, believed: &Address, here: bool) -> bool {
+    let Some(mark) = kept(sk, u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE)) else { return false };
+    mark.judged = session;
+    mark.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    mark.asked = words(believed.addr);
+    mark.asked_port = believed.port;
+    mark.generation = 0;
+    mark.flags = if here { Mark::ASKS | Mark::HERE } else { Mark::ASKS };
+    true
+}
+
 /// Notes that the current task's session has accepted a connection. Where there is no memory for that, it is judged as one that
 /// the session makes.
 #[inline(always)]
@@ -180,11 +263,11 @@ const AF_BLUETOOTH: u32 = 31;
 const AF_ALG: u32 = 38;
 const AF_VSOCK: u32 = 40;
 const AF_XDP: u32 = 44;
-/// `SOCK_STREAM`, `SOCK_DGRAM`, `SOCK_RAW`, `SOCK_SEQPACKET`, `SOCK_PACKET` (`include/linux/net.h`).
+/// `SOCK_STREAM`, `SOCK_DGRAM`, `SOCK_RAW`, `SOCK_PACKET` (`include/linux/net.h`).
 pub const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
 const SOCK_RAW: u32 = 3;
-const SOCK_SEQPACKET: u32 = 5;
+const SOCK_SEQPACKET: u32 = kernel::SOCK_SEQPACKET as u32;
 const SOCK_PACKET: u32 = 10;
 /// `NETLINK_ROUTE` (`include/uapi/linux/netlink.h`): libraries ask for the host's addresses by it.
 const NETLINK_ROUTE: u32 = 0;

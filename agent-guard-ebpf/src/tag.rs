@@ -14,6 +14,7 @@ use aya_ebpf::{
 use crate::{
     kernel::Task,
     maps::{SCRATCH, SESSIONS, TAGS},
+    network_only,
 };
 
 /// A tag of nobody.
@@ -164,5 +165,8 @@ pub fn give(session: u64, slot: u32, to: Task) -> Result<(), Fault> {
             u64::from(BPF_LOCAL_STORAGE_GET_F_CREATE),
         )
     };
-    if made.is_null() { Err(Fault::TAG) } else { Ok(()) }
+    if made.is_null() {
+        return Err(Fault::TAG);
+    }
+    network_only::belongs(to.tgid(), session, slot)
 }

@@ -9,6 +9,7 @@ mod exec;
 mod files;
 mod mounts;
 mod network;
+mod network_only;
 mod others;
 mod process;
 mod questions;

@@ -99,7 +99,10 @@ fn send<const HOOK: u8>(subject: &Subject, sk: Sock) -> i32 {
         return use_other::<HOOK>(subject, sk);
     }
     if sk.is_nowhere() {
-        return 0; // The kernel refuses it.
+        // The kernel refuses it, but for SCTP, which finds one of its associations by a number. The session's own were judged as
+        // they were made, and where others go nobody knows.
+        let judged = !sk.has_many() || sockets::is_own(sk, subject);
+        return if judged { 0 } else { fault::<HOOK>(subject, Op::CONNECT, Fault::ADDRESS) };
     }
     if let Some(mark) = sockets::mark(sk) {
         if mark.is_still(subject, sk) {
@@ -169,6 +172,7 @@ pub fn receive(sk: Sock) -> u64 {
         Some(_) if sockets::is_own(sk, &subject) => return fine,
         Some(op) => op,
         None if family != AF_INET && family != AF_INET6 => return fine,
+        None if sk.has_many() && !sockets::is_own(sk, &subject) => return judge_many(sk),
         None if sk.listens() => Op::LISTEN,
         None if sk.is_nowhere() => return fine,
         None => Op::CONNECT,
@@ -186,6 +190,19 @@ pub fn receive(sk: Sock) -> u64 {
     }
     scratch.asked.detail = family.into();
     judge_noted(0)
+}
+
+/// The judgement of a socket of somebody else's that may be connected to anybody.
+#[inline(always)]
+fn judge_many(sk: Sock) -> u64 {
+    let fault = match begin::<{ Hook::FILE_RECEIVE.0 }>(Op::CONNECT, sk.protocol()) {
+        Some(scratch) => {
+            scratch.asked.restarts = 0;
+            Fault::ADDRESS
+        }
+        None => Fault::MEMORY,
+    };
+    Judgement::fault(fault).0
 }
 
 /// While the daemon is away, questions for names would come to whoever listens at the resolver's port.

@@ -11,7 +11,7 @@ use crate::{
     attach, emit,
     enforce::{EAGAIN, EPERM},
     kernel::{Bprm, Task},
-    questions,
+    network_only, questions,
     tag::{self, Subject},
 };
 
@@ -43,8 +43,16 @@ pub fn task_alloc(ctx: LsmContext) -> i32 {
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let child = Task(ctx.arg(1));
     attach::made(child);
-    let Some(subject) = Subject::current() else { return 0 };
+    let Some(subject) = Subject::current() else {
+        if network_only::is_all() {
+            attach::makes(child);
+        }
+        return 0;
+    };
     attach::completes(&ctx, &subject, child);
+    if network_only::is_all() && tag::session_of(child) == 0 {
+        network_only::give_up();
+    }
     if child.tid() == child.tgid() {
         emit::lifecycle(&subject, event::FORK, Some(child));
     }
@@ -55,6 +63,12 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     let Some(mut subject) = Subject::current() else { return 0 };
+    if network_only::is_all() {
+        let (task, tag) = (subject.task(), subject.tag());
+        if network_only::belongs(task.tgid(), tag.session, tag.slot).is_err() {
+            network_only::give_up();
+        }
+    }
     subject.executed();
     emit::exec(&subject, Bprm(ctx.arg(2)));
     0
@@ -65,6 +79,9 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 pub fn sched_process_exit(_ctx: BtfTracePointContext) -> i32 {
     attach::ends();
     let Some(subject) = Subject::current() else { return 0 };
+    if network_only::is_all() && subject.task().was_last() {
+        network_only::ends(subject.task().tgid());
+    }
     if subject.task().tid() == subject.task().tgid() {
         questions::ends();
         emit::lifecycle(&subject, event::EXIT, None);

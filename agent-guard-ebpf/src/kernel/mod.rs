@@ -24,7 +24,7 @@ pub use self::{
     file::{Attributes, Dentry, File, Path, Untyped, VfsMount, Vma, key_of, mode_of},
     inode::{Device, Inode, PROC_SUPER_MAGIC, Sysctl},
     memory::{PAGE, memory_page},
-    net::{AF_INET, AF_INET6, AF_UNIX, Address, Message, Sock, Socket, UnixSocket},
+    net::{AF_INET, AF_INET6, AF_UNIX, Address, Message, SOCK_SEQPACKET, Sock, Socket, UnixSocket},
     task::{Bprm, Task, UserNamespace},
 };
 

@@ -16,6 +16,9 @@ pub const AF_UNIX: u16 = 1;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
+/// `SOCK_SEQPACKET` (`include/linux/net.h`).
+pub const SOCK_SEQPACKET: u16 = 5;
+
 /// `IPPROTO_UDP`, `IPPROTO_UDPLITE` (`include/uapi/linux/in.h`).
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_UDPLITE: u16 = 136;
@@ -115,6 +118,13 @@ impl Sock {
         probe!(net, net_cookie, u64).unwrap_or(0)
     }
 
+    /// Whether it can be connected to many at once, and says of none where they are: SCTP's sockets that aren't connected one by
+    /// one. Only of the Internet's families.
+    #[inline(always)]
+    pub fn has_many(self) -> bool {
+        self.kind() == SOCK_SEQPACKET
+    }
+
     /// Whether it is connected to nobody; only of the Internet's families.
     #[inline(always)]
     pub fn is_nowhere(self) -> bool {
@@ -144,7 +154,7 @@ impl Sock {
             let addr = mapped(load!(self.0, sock_rcv_saddr, u32).to_ne_bytes());
             return Address { family: AF_INET, port, addr };
         }
-        Address { family: AF_INET6, port, addr: octets(load!(self.0, sock_v6_rcv_saddr, [u32; 4])) }
+        Address { family: AF_INET6, port, addr: inner(octets(load!(self.0, sock_v6_rcv_saddr, [u32; 4]))) }
     }
 
     /// What an address means to this socket. False where it means no destination: sockets of other families, and

@@ -70,6 +70,27 @@ impl Task {
         load!(self.0, task_exit_state, u32) != 0
     }
 
+    /// The user and the group that it is of, in the initial name space.
+    #[inline(always)]
+    pub fn ids(self) -> (u32, u32) {
+        let cred = load!(self.0, task_cred, *const u8);
+        (load!(cred, cred_uid, u32), load!(cred, cred_gid, u32))
+    }
+
+    /// Its name.
+    #[inline(always)]
+    pub fn name(self) -> [u8; 16] {
+        probe!(self.0.expose_provenance() as u64, task_comm, [u8; 16]).unwrap_or([0; 16])
+    }
+
+    /// Whether no other thread of its process goes on; to be asked once it has begun to end itself (`do_exit`, kernel/exit.c,
+    /// counts down before its tracepoint).
+    #[inline(always)]
+    pub fn was_last(self) -> bool {
+        let shared = load!(self.0, task_signal, *const u8);
+        load!(shared, signal_live, u32) == 0
+    }
+
     /// Parent process.
     #[inline(always)]
     pub fn parent_tgid(self) -> u32 {
