@@ -57,13 +57,16 @@ pub fn main(config: &Path) -> anyhow::Result<()> {
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .init();
     let config = Config::read(config)?;
-    let btf = support::check()?;
+    let (btf, tier) = support::check()?;
+    if let Some(why) = tier.why() {
+        tracing::warn!("{why}");
+    }
     let _lock = only_one(&config.state)?;
     if load::adoptable(&config.pins) {
         tracing::info!("taking over what is pinned below {}", config.pins.display());
     } else {
         // Nothing is in force yet, so a bad policy needn't leave anything behind.
-        check(&config, &Enforcement::of_kernel(&btf, &host::Host::this())).map_err(invalid)?;
+        check(&config, &Enforcement::of_kernel(&btf, &host::Host::this(), &tier)).map_err(invalid)?;
     }
     let attached = load::load(&config.pins)?;
     let log = Arc::new(

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     api::{ErrorItem, convert},
-    kernel::{enforcement::Enforcement, host::Host},
+    kernel::{
+        enforcement::Enforcement,
+        host::Host,
+        support::{self, Tier},
+    },
     policy::{self, Compiled, Diagnostic, HostFilesystem, Level, Policy, Source, TRIAL_KEY, source},
     sys,
 };
@@ -52,7 +56,8 @@ pub(super) fn check(out: &Out, paths: &[PathBuf]) -> Result<Exit, Failure> {
 fn unenforceable_here(policy: &Policy) -> Vec<Diagnostic> {
     let host = Host::this();
     let Ok(btf) = host.btf() else { return Vec::new() };
-    let found = policy::unenforceable(policy, &Enforcement::of_kernel(&btf, &host));
+    let tier = support::tier(&host, || Ok(true)).unwrap_or(Tier::All);
+    let found = policy::unenforceable(policy, &Enforcement::of_kernel(&btf, &host, &tier));
     found.into_iter().map(|diagnostic| Diagnostic { level: Level::Warning, ..diagnostic }).collect()
 }
 

@@ -18,7 +18,11 @@ use crate::{
         convert,
         types::{ExplainRequest, ExplanationView},
     },
-    kernel::{enforcement::Enforcement, host::Host},
+    kernel::{
+        enforcement::Enforcement,
+        host::Host,
+        support::{self, Tier},
+    },
     policy::{self, Filesystem as _, HostFilesystem, SessionPaths, TRIAL_KEY, explain, session},
     sys,
 };
@@ -76,7 +80,8 @@ fn from_files(
     let answers = explain::ask(&compiled.view(), &fs, (index, binding), &question).map_err(failed)?;
     let mut notes: Vec<String> = compiled.warnings.iter().map(ToString::to_string).collect();
     let host = Host::this();
-    let kernel = host.btf().map(|btf| Enforcement::of_kernel(&btf, &host)).inspect_err(|error| {
+    let tier = support::tier(&host, || Ok(true)).unwrap_or(Tier::All);
+    let kernel = host.btf().map(|btf| Enforcement::of_kernel(&btf, &host, &tier)).inspect_err(|error| {
         notes.push(format!("which hooks would enforce it isn't known: {error}"));
     });
     let who = (request.profile.as_str(), index);

@@ -6,7 +6,13 @@ use super::{
     Check, Need, State, boot,
     probe::{Answer, Probe},
 };
-use crate::kernel::{Error, btf::Btf, host::Host, layout, programs, support};
+use crate::kernel::{
+    Error,
+    btf::Btf,
+    host::Host,
+    layout, programs,
+    support::{self, Tier},
+};
 
 /// Series that the tests run on.
 const TESTED: [(u32, u32); 4] = [(6, 1), (6, 12), (6, 18), (7, 2)];
@@ -14,14 +20,21 @@ const TESTED: [(u32, u32); 4] = [(6, 1), (6, 12), (6, 18), (7, 2)];
 const NEEDED: [&str; 6] =
     ["BPF_SYSCALL", "BPF_JIT", "BPF_LSM", "DEBUG_INFO_BTF", "SECURITY_PATH", "SECURITY_NETWORK"];
 
-pub(super) fn checks(host: &Host, btf: Result<&Btf, &Error>, probe: &dyn Probe) -> Vec<Check> {
+pub(super) fn checks(
+    host: &Host,
+    btf: Result<&Btf, &Error>,
+    probe: &dyn Probe,
+    (tier, programs): (&Tier, Answer),
+) -> Vec<Check> {
     let config = Config::read(host);
-    let mut checks = vec![version(host), built(&config, btf.ok()), modules(host, &config), types(btf)];
+    let kernel = [version(host), built(&config, btf.ok(), tier), modules(host, &config, tier), types(btf)];
+    let mut checks = Vec::from(kernel);
     if let Ok(btf) = btf {
-        checks.extend([structures(btf), hooks(btf)]);
+        checks.extend([structures(btf), hooks(btf, tier)]);
     }
+    let programs = asked("lsm_program", "a program for an LSM hook is verified and attached", programs);
     checks.extend([
-        asked("lsm_program", "a program for an LSM hook is verified and attached", probe.lsm_program()),
+        programs.but(tier),
         asked("ring_buffer", "ring buffers", probe.ring_buffer()),
         asked("task_storage", "task storage", probe.task_storage()),
         lockdown(host),
@@ -82,16 +95,22 @@ fn packed(host: &Host) -> Option<String> {
     done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-fn built(config: &Option<Config>, btf: Option<&Btf>) -> Check {
+fn built(config: &Option<Config>, btf: Option<&Btf>, tier: &Tier) -> Check {
     const NAME: &str = "config";
     if let Some(config) = config {
-        let lacks: Vec<_> = NEEDED.into_iter().filter(|option| !config.has(option)).collect();
+        // Without these the network is judged all the same.
+        let lsm = ["BPF_LSM", "SECURITY_PATH", "SECURITY_NETWORK"];
+        let needed = NEEDED.into_iter().filter(|option| *tier == Tier::All || !lsm.contains(option));
+        let lacks: Vec<_> = needed.filter(|option| !config.has(option)).collect();
         let file = &config.file;
         if lacks.is_empty() {
             return Check::ok(
                 NAME,
                 Need::Enforcement,
-                format!("CONFIG_BPF_LSM and what else is needed ({file})"),
+                match tier {
+                    Tier::All => format!("CONFIG_BPF_LSM and what else is needed ({file})"),
+                    Tier::NetworkOnly(_) => format!("what the network's half needs ({file})"),
+                },
             );
         }
         let lacks: Vec<_> = lacks.into_iter().map(|option| format!("CONFIG_{option}")).collect();
@@ -112,7 +131,11 @@ fn built(config: &Option<Config>, btf: Option<&Btf>) -> Check {
 }
 
 /// Whether `bpf` is among the security modules.
-fn modules(host: &Host, config: &Option<Config>) -> Check {
+fn modules(host: &Host, config: &Option<Config>, tier: &Tier) -> Check {
+    listed(host, config).but(tier)
+}
+
+fn listed(host: &Host, config: &Option<Config>) -> Check {
     const NAME: &str = "lsm";
     let said = host.boot_parameter("lsm");
     let booted = said.map_or_else(|| "no lsm= at boot".to_owned(), |list| format!("booted with lsm={list}"));
@@ -165,10 +188,10 @@ fn structures(btf: &Btf) -> Check {
         .then("use a kernel of a series that is tested, or report these members")
 }
 
-fn hooks(btf: &Btf) -> Check {
+fn hooks(btf: &Btf, tier: &Tier) -> Check {
     const NAME: &str = "hooks";
     let absent: Vec<&programs::Program> =
-        programs::PROGRAMS.iter().filter(|program| !programs::present(btf, program)).collect();
+        programs::programs(tier).filter(|program| !programs::present(btf, program)).collect();
     let (replaced, lost): (Vec<&programs::Program>, Vec<&programs::Program>) =
         absent.into_iter().partition(|program| program.instead.is_some());
     if lost.is_empty() {

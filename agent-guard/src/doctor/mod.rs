@@ -17,7 +17,7 @@ use crate::{
         enforcement::{Coverage, Enforcement, Extent, Holdable, State as ProgramState, holdable},
         host::Host,
         programs::PROGRAMS,
-        support,
+        support::{self, Tier},
     },
 };
 
@@ -92,6 +92,15 @@ impl Check {
         self
     }
 
+    /// The same where only the network is judged: what LSM programs need isn't missing then, but all the rest is.
+    fn but(self, tier: &Tier) -> Self {
+        let state = match (tier, self.state) {
+            (Tier::NetworkOnly(_), State::Missing) => State::Degraded,
+            (_, state) => state,
+        };
+        Self { state, ..self }
+    }
+
     /// The same with several things to do.
     fn steps(mut self, advice: Vec<String>) -> Self {
         self.advice.extend(advice);
@@ -149,13 +158,17 @@ pub struct Report {
 #[must_use]
 pub fn examine(host: &Host, probe: &dyn Probe, config: Result<Config, config::Error>) -> Report {
     let btf = host.btf();
-    let mut checks = kernel::checks(host, btf.as_ref(), probe);
+    let programs = probe.lsm_program();
+    let refused = matches!(programs, Answer::No | Answer::Refused(_));
+    // Where neither can be told, a check says so.
+    let tier = support::tier(host, || Ok(!refused)).unwrap_or(Tier::All);
+    let mut checks = kernel::checks(host, btf.as_ref(), probe, (&tier, programs));
     checks.push(service::configuration(&config));
     let config = config.unwrap_or_default();
     checks.extend(mounts::checks(host, &config));
     checks.extend(service::checks(host, &config, probe));
     let enforcement = match &btf {
-        Ok(btf) => Enforcement::of_kernel(btf, host),
+        Ok(btf) => Enforcement::of_kernel(btf, host, &tier),
         Err(_) => Enforcement::new(
             PROGRAMS.iter().map(|program| (*program, ProgramState::Absent)),
             support::shortcomings(host),
@@ -183,7 +196,8 @@ fn operation(op: Op, enforcement: &Enforcement) -> Operation {
         Holdable::But(_) => Extent::Part,
         Holdable::No => Extent::None,
     };
-    Operation { operation: op.name(), enforced: extent, hold: hold.min(extent), hooks, why }
+    let hold = if enforcement.holds() { hold.min(extent) } else { Extent::None };
+    Operation { operation: op.name(), enforced: extent, hold, hooks, why }
 }
 
 fn outcome(checks: &[Check], operations: &[Operation]) -> Outcome {

@@ -99,16 +99,19 @@ fn without_bpf_among_the_modules_it_says_what_to_change() {
     let tree = debian("no-bpf", "6.12");
     tree.write("/sys/kernel/security/lsm", "lockdown,capability,yama,apparmor\n");
     let report = look(&tree, &WILLING);
-    assert_eq!(report.outcome, Outcome::Impossible);
+    assert_eq!(report.outcome, Outcome::Degraded);
     let lsm = check(&report, "lsm");
-    assert_eq!(lsm.state, State::Missing);
+    assert_eq!(lsm.state, State::Degraded);
     let steps = lsm.advice.join("\n");
     assert!(
         steps.contains("GRUB_CMDLINE_LINUX=\"lsm=lockdown,yama,apparmor,bpf\"; then update-grub"),
         "{steps}"
     );
-    assert!(report.operations.iter().all(|operation| operation.enforced == Extent::None));
+    assert_eq!(operation_of(&report, "delete").enforced, Extent::None);
     assert!(operation_of(&report, "delete").why[0].contains("security modules"));
+    let connect = operation_of(&report, "connect");
+    assert_eq!((connect.enforced, connect.hold), (Extent::Part, Extent::None));
+    assert!(connect.hooks.contains(&"connect6"), "{connect:?}");
     // What the command line says is what is added to.
     tree.write("/proc/cmdline", "quiet lsm=landlock,yama\n");
     let steps = check(&look(&tree, &WILLING), "lsm").advice.join("\n");
@@ -193,8 +196,9 @@ fn a_kernel_that_refuses_programs() {
     let tree = debian("refused", "6.12");
     let refusing = Told { lsm_program: Answer::Refused("EPERM".to_owned()), ..WILLING };
     let report = look(&tree, &refusing);
-    assert_eq!(report.outcome, Outcome::Impossible);
+    assert_eq!(report.outcome, Outcome::Degraded);
     assert!(check(&report, "lsm_program").found.contains("EPERM"));
+    assert_eq!(check(&report, "lsm_program").state, State::Degraded);
 }
 
 #[test]

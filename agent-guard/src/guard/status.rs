@@ -36,6 +36,7 @@ impl Guard {
         degraded.extend(state.enrolled.problems().cloned());
         degraded.extend(crate::kernel::support::shortcomings(&crate::kernel::host::Host::this()));
         degraded.extend(unenforced(&rules));
+        degraded.extend(self.attached.tier.why().map(str::to_owned));
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             abi: ABI,

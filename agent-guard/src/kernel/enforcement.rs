@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     btf::Btf,
     host::Host,
-    programs::{self, PROGRAMS, Program},
-    support,
+    programs::{self, Program},
+    support::{self, Tier},
 };
 
 /// How much of something is enforced.
@@ -94,17 +94,20 @@ pub struct Enforcement {
     blocked: Vec<String>,
     /// Why nothing is enforced in full.
     limited: Vec<String>,
+    /// Why nothing but the network is.
+    network_only: Option<String>,
 }
 
 impl Enforcement {
     /// What a kernel can enforce, by its types and by what else is known of it.
     #[must_use]
-    pub fn of_kernel(btf: &Btf, host: &Host) -> Self {
+    pub fn of_kernel(btf: &Btf, host: &Host, tier: &Tier) -> Self {
         let state = |program: &Program| match programs::present(btf, program) {
             true => State::AtWork,
             false => State::Absent,
         };
-        Self::new(PROGRAMS.iter().map(|program| (*program, state(program))), support::shortcomings(host))
+        let all = programs::programs(tier).map(|program| (*program, state(program)));
+        Self::new(all, support::shortcomings(host)).within(tier)
     }
 
     /// What these programs enforce, on a kernel with these shortcomings.
@@ -114,7 +117,14 @@ impl Enforcement {
         // Who loses the tag is judged by nobody.
         let tag = programs.iter().filter(|(program, _)| program.name == Hook::TASK_ALLOC.name());
         limited.extend(tag.filter_map(|(program, state)| missing(program, *state)));
-        Self { programs, blocked: Vec::new(), limited }
+        Self { programs, blocked: Vec::new(), limited, network_only: None }
+    }
+
+    /// The same on a kernel that can have no more enforced.
+    #[must_use]
+    pub fn within(mut self, tier: &Tier) -> Self {
+        self.network_only = tier.why().map(str::to_owned);
+        self
     }
 
     /// The same where nothing can be loaded, and why.
@@ -132,6 +142,11 @@ impl Enforcement {
         }
         let judging = self.programs.iter().filter(|(program, _)| program.judges(ops));
         let mut coverage = of_programs(judging);
+        if let Some(why) = &self.network_only {
+            coverage.extent = if coverage.hooks.is_empty() { Extent::None } else { Extent::Part };
+            coverage.why.push(why.clone());
+            return coverage;
+        }
         let of_each: Vec<Extent> = ops.iter().map(|op| self.of_op(*op)).collect();
         if of_each.iter().all(|extent| *extent == Extent::Full) && self.limited.is_empty() {
             return coverage;
@@ -163,6 +178,10 @@ impl Enforcement {
         if verdict != Verdict::HOLD || coverage.extent == Extent::None {
             return coverage;
         }
+        if self.network_only.is_some() {
+            coverage.why.push("nothing can wait for people here: it is denied instead".to_owned());
+            return coverage;
+        }
         for op in ops {
             let name = op.name();
             coverage.why.extend(match holdable(*op) {
@@ -175,6 +194,12 @@ impl Enforcement {
             coverage.extent = Extent::Part;
         }
         coverage
+    }
+
+    /// Whether anything can wait for people.
+    #[must_use]
+    pub const fn holds(&self) -> bool {
+        self.network_only.is_none()
     }
 
     /// What no policy says: programs that keep the tag and the guard itself, each with what is enforced.
@@ -193,6 +218,10 @@ impl Enforcement {
     /// Why this kernel can't enforce all of some operations: hooks that it doesn't have, and that no other stands in for.
     #[must_use]
     pub fn lacks(&self, ops: &[Op]) -> Vec<String> {
+        if let Some(why) = &self.network_only {
+            let judged = |op: &Op| self.programs.iter().any(|(program, _)| program.judges(&[*op]));
+            return if ops.iter().all(judged) { Vec::new() } else { vec![why.clone()] };
+        }
         let judging = self.programs.iter().filter(|(program, _)| program.judges(ops));
         let absent = judging.filter(|(_, state)| *state == State::Absent);
         absent.filter_map(|(program, state)| missing(program, *state)).collect()
@@ -202,7 +231,7 @@ impl Enforcement {
 /// What these programs enforce together.
 fn of_programs<'a>(programs: impl Iterator<Item = &'a (Program, State)>) -> Coverage {
     let mut coverage = Coverage { hooks: Vec::new(), extent: Extent::Full, why: Vec::new() };
-    for (program, state) in programs.filter(|(program, _)| program.lsm_hook().is_some()) {
+    for (program, state) in programs.filter(|(program, _)| program.decides()) {
         if *state == State::AtWork {
             coverage.hooks.push(program.name);
         }
@@ -228,12 +257,12 @@ fn missing(program: &Program, state: State) -> Option<String> {
 /// A program that somebody has taken away.
 #[must_use]
 pub fn gone(program: &Program) -> String {
-    format!("the pin of {} is gone: {}; restart agent-guard", program.name, program.enforces)
+    format!("{} isn't at work any more: {}; restart agent-guard", program.name, program.enforces)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::programs::PROGRAMS, *};
 
     /// All programs, some of them in another state.
     fn with(states: &[(Hook, State)]) -> Enforcement {
@@ -273,7 +302,7 @@ mod tests {
         assert!(delete.why[0].contains("no LSM hook path_rmdir"), "{delete:?}");
         assert_eq!(some.coverage(&[Op::READ]).extent, Extent::Full);
         assert_eq!(some.coverage(&[Op::READ, Op::DELETE]).extent, Extent::Part);
-        assert!(some.coverage(&[Op::CLOCK]).why[0].contains("the pin of settime is gone"));
+        assert!(some.coverage(&[Op::CLOCK]).why[0].contains("settime isn't at work any more"));
         assert_eq!((some.lacks(&[Op::DELETE]).len(), some.lacks(&[Op::CLOCK]).len()), (1, 0));
         assert_eq!(some.verdict(&[Op::DELETE], Verdict::DENY).extent, Extent::Part);
         assert_eq!(some.verdict(&[Op::DELETE], Verdict::ALLOW).extent, Extent::Full);
@@ -305,6 +334,27 @@ mod tests {
         assert!(all.verdict(&[Op::MOUNT], Verdict::HOLD).why[0].contains("mount_setattr"));
         assert_eq!(all.verdict(&[Op::REBOOT], Verdict::DENY).extent, Extent::Full);
         assert_eq!(all.verdict(&[Op::DELETE, Op::WRITE], Verdict::HOLD).extent, Extent::Full);
+    }
+
+    #[test]
+    fn without_lsm_programs_only_the_network_is() {
+        let tier = Tier::NetworkOnly("no bpf".to_owned());
+        let all = programs::programs(&tier).map(|program| (*program, State::AtWork));
+        let only = Enforcement::new(all, Vec::new()).within(&tier);
+        for (op, extent) in [
+            (Op::CONNECT, Extent::Part),
+            (Op::LISTEN, Extent::Part),
+            (Op::UNIX, Extent::None),
+            (Op::DELETE, Extent::None),
+        ] {
+            let coverage = only.verdict(&[op], Verdict::DENY);
+            assert_eq!(coverage.extent, extent, "{}", op.name());
+            assert_eq!(only.lacks(&[op]).is_empty(), extent == Extent::Part, "{}", op.name());
+            assert!(coverage.why.contains(&"no bpf".to_owned()));
+        }
+        assert_eq!(only.lacks(&[Op::CONNECT, Op::DELETE]), ["no bpf"]);
+        assert!(only.verdict(&[Op::CONNECT], Verdict::HOLD).why[1].contains("denied instead"));
+        assert_eq!(only.always().count(), 0);
     }
 
     #[test]

@@ -61,6 +61,8 @@ fields! {
     task_group_leader: "task_struct" "group_leader" => Pointer("task_struct");
     task_children: "task_struct" "children" => Struct("list_head");
     task_sibling: "task_struct" "sibling" => Struct("list_head");
+    task_signal: "task_struct" "signal" => Pointer("signal_struct");
+    signal_live: "signal_struct" "live.counter" => Int(&[4]);
     task_exit_state: "task_struct" "exit_state" => Int(&[4]);
     task_start_boottime: "task_struct" "start_boottime" => Int(&[8]);
     task_bpf_storage: "task_struct" "bpf_storage" => Pointer("bpf_local_storage");
@@ -72,6 +74,9 @@ fields! {
     nsproxy_mnt_ns: "nsproxy" "mnt_ns" => Pointer("mnt_namespace");
     mnt_namespace_event: "mnt_namespace" "event" => Int(&[8]);
     task_thread_status: "task_struct" "thread_info.status" => Int(&[4]);
+    task_comm: "task_struct" "comm" => Bytes;
+    cred_uid: "cred" "uid" => Struct("");
+    cred_gid: "cred" "gid" => Struct("");
     cred_euid: "cred" "euid" => Struct("");
     cred_egid: "cred" "egid" => Struct("");
     cred_cap_permitted: "cred" "cap_permitted" => Struct("");

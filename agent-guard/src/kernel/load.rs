@@ -15,11 +15,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_guard_common::{ABI, event::Hook, layout::KernelLayout};
+use agent_guard_common::{ABI, layout::KernelLayout};
 use aya::{
     EbpfLoader,
     programs::{
-        BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Iter, Lsm, Program as AyaProgram,
+        BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Iter,
+        Lsm, Program as AyaProgram,
         links::{FdLink, LinkError, PinnedLink},
     },
 };
@@ -33,9 +34,11 @@ use super::{
     layout,
     maps::NAMES,
     memory::Memory,
-    programs::{self, Kind, PROGRAMS, Program},
-    support, symbols,
+    programs::{self, Kind, Program},
+    support::{self, Tier},
+    symbols,
 };
+use crate::sys::bpf;
 
 /// The kernel side, built into this binary.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/agent-guard-ebpf"));
@@ -47,6 +50,8 @@ pub struct Attached {
     pub present: Vec<Program>,
     /// Programs whose hook this kernel doesn't have. Another one sees the same, or policies that need it are refused.
     pub absent: Vec<Program>,
+    /// What can be enforced here.
+    pub tier: Tier,
     /// Whether they were at work already.
     pub adopted: bool,
     /// Whether nothing of this version was there before.
@@ -77,17 +82,17 @@ pub fn adoptable(pins: &Path) -> bool {
 ///
 /// If this kernel can't enforce what a policy can say, or refuses a program: nothing new stays attached then.
 pub fn load(pins: &Path) -> Result<Attached, Error> {
-    let btf = support::check()?;
+    let (btf, tier) = support::check()?;
     support::bpf_file_system(pins)?;
     other_versions(pins)?;
     let layout = layout::resolve(&btf)?;
-    let (present, absent) = programs(&btf)?;
+    let (present, absent) = programs(&btf, &tier)?;
     let root = root(pins);
     let maps = root.join("maps");
-    let links = root.join(format!("links-{:016x}", digest(&layout)));
+    let links = root.join(format!("links-{:016x}", digest(&layout, &tier)));
     let fresh = !maps.exists();
     let mut attached =
-        Attached { present, absent, adopted: links.exists(), maps, links, fresh, layout, root };
+        Attached { present, absent, tier, adopted: links.exists(), maps, links, fresh, layout, root };
     let done = create(&attached.maps).and_then(|()| attached.require(0));
     if let Err(error) = done {
         attached.abandon()?;
@@ -101,7 +106,8 @@ impl Attached {
     /// Whether a program is at work.
     #[must_use]
     pub fn at_work(&self, program: &Program) -> bool {
-        self.links.join(program.name).exists()
+        let pin = self.links.join(program.name);
+        if program.in_group() { bpf::ties(&pin).unwrap_or(false) } else { pin.exists() }
     }
 
     /// What is enforced while a policy is in force that judges these operations (bits by their numbers).
@@ -114,7 +120,7 @@ impl Attached {
         };
         let present = self.present.iter().map(|program| (*program, state(program)));
         let absent = self.absent.iter().map(|program| (*program, State::Absent));
-        Enforcement::new(present.chain(absent), support::shortcomings(&Host::this()))
+        Enforcement::new(present.chain(absent), support::shortcomings(&Host::this())).within(&self.tier)
     }
 
     /// What a policy can have enforced.
@@ -122,7 +128,7 @@ impl Attached {
     pub fn possible(&self) -> Enforcement {
         let present = self.present.iter().map(|program| (*program, State::AtWork));
         let absent = self.absent.iter().map(|program| (*program, State::Absent));
-        Enforcement::new(present.chain(absent), support::shortcomings(&Host::this()))
+        Enforcement::new(present.chain(absent), support::shortcomings(&Host::this())).within(&self.tier)
     }
 
     /// Where the program is pinned that tells identities.
@@ -149,8 +155,9 @@ impl Attached {
         if missing.is_empty() {
             return Ok(());
         }
-        let result =
-            create(&self.links).and_then(|()| attach(&self.layout, &self.maps, &self.links, &missing));
+        // A pin that is there ties nothing any more.
+        missing.iter().try_for_each(|program| unlink(&self.links.join(program.name)))?;
+        let result = create(&self.links).and_then(|()| self.attach(&missing));
         if result.is_err() {
             // Half of what is missing enforces half a policy.
             missing.iter().try_for_each(|program| unlink(&self.links.join(program.name)))?;
@@ -226,9 +233,9 @@ fn unlink(path: &Path) -> Result<(), Error> {
 }
 
 /// Sorts programs by whether this kernel has their hook. Without those that keep the tag and the guard there is no guard.
-fn programs(btf: &Btf) -> Result<(Vec<Program>, Vec<Program>), Error> {
+fn programs(btf: &Btf, tier: &Tier) -> Result<(Vec<Program>, Vec<Program>), Error> {
     let (present, absent): (Vec<_>, Vec<_>) =
-        PROGRAMS.iter().copied().partition(|program| programs::present(btf, program));
+        programs::programs(tier).copied().partition(|program| programs::present(btf, program));
     match absent.iter().find(|program| program.always && program.instead.is_none()) {
         Some(program) => Err(Error::NoHook(program.name)),
         None => Ok((present, absent)),
@@ -237,48 +244,55 @@ fn programs(btf: &Btf) -> Result<(Vec<Program>, Vec<Program>), Error> {
 
 /// Names a set of programs: the object and the offsets that were put into it. Only ever compared on one host
 /// between two boots, so any good hash will do.
-fn digest(layout: &KernelLayout) -> u64 {
+fn digest(layout: &KernelLayout, tier: &Tier) -> u64 {
     let mut hasher = DefaultHasher::new();
     OBJECT.hash(&mut hasher);
-    format!("{layout:?}").hash(&mut hasher);
+    format!("{layout:?}{}", *tier == Tier::All).hash(&mut hasher);
     hasher.finish()
 }
 
-fn attach(layout: &KernelLayout, maps: &Path, links: &Path, programs: &[&Program]) -> Result<(), Error> {
-    let btf = aya::Btf::from_sys_fs()?;
-    let mut loader = EbpfLoader::new();
-    loader.btf(Some(&btf)).allow_unsupported_maps().override_global("LAYOUT", layout, true);
-    let [rename_lock] = symbols::addresses(["rename_lock"]).map(Option::unwrap_or_default);
-    loader.override_global("RENAME_LOCK", &rename_lock, true);
-    let memory = Memory::known();
-    loader
-        .override_global("PAGE_OFFSET_BASE", &memory.page_offset_base, true)
-        .override_global("SME_ME_MASK", &memory.encryption_mask, true)
-        .override_global("PAGE_LEVELS", &memory.levels, true);
-    for name in NAMES {
-        loader.map_pin_path(name, maps.join(name));
-    }
-    let mut object = loader.load(OBJECT)?;
-    for program in programs {
-        let code = object.program_mut(program.name).ok_or(Error::NoProgram(program.name))?;
-        let pinned = |error: aya::pin::PinError| Error::Pin { name: program.name, what: error.to_string() };
-        match attach_one(code, program, &btf)? {
-            Some(link) => drop(link.pin(links.join(program.name)).map_err(pinned)?),
-            None => code.pin(links.join(program.name)).map_err(pinned)?,
+impl Attached {
+    fn attach(&self, programs: &[&Program]) -> Result<(), Error> {
+        let Self { layout, maps, links, tier, .. } = self;
+        let btf = aya::Btf::from_sys_fs()?;
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&btf)).allow_unsupported_maps().override_global("LAYOUT", layout, true);
+        let [rename_lock] = symbols::addresses(["rename_lock"]).map(Option::unwrap_or_default);
+        let network_only = u32::from(*tier != Tier::All);
+        loader.override_global("RENAME_LOCK", &rename_lock, true);
+        loader.override_global("NETWORK_ONLY", &network_only, true);
+        let memory = Memory::known();
+        loader
+            .override_global("PAGE_OFFSET_BASE", &memory.page_offset_base, true)
+            .override_global("SME_ME_MASK", &memory.encryption_mask, true)
+            .override_global("PAGE_LEVELS", &memory.levels, true);
+        for name in NAMES {
+            loader.map_pin_path(name, maps.join(name));
         }
-        tracing::debug!(
-            program = program.name,
-            verified = code.info().ok().and_then(|info| info.verified_instruction_count()),
-            "loaded"
-        );
+        let mut object = loader.load(OBJECT)?;
+        for program in programs {
+            let code = object.program_mut(program.name).ok_or(Error::NoProgram(program.name))?;
+            let pinned =
+                |error: aya::pin::PinError| Error::Pin { name: program.name, what: error.to_string() };
+            match attach_one(code, program, &btf)? {
+                Some(link) => drop(link.pin(links.join(program.name)).map_err(pinned)?),
+                None => code.pin(links.join(program.name)).map_err(pinned)?,
+            }
+            tracing::debug!(
+                program = program.name,
+                verified = code.info().ok().and_then(|info| info.verified_instruction_count()),
+                "loaded"
+            );
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Loads and attaches a program. No link for one that is attached to nothing.
 fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Result<Option<FdLink>, Error> {
     let name = program.name;
     let refused = |source| Error::Program { name, source: Box::new(source) };
+    let unusable = |error: LinkError| Error::Pin { name, what: error.to_string() };
     match program.kind {
         Kind::Lsm | Kind::LsmAt(_) => {
             let code: &mut Lsm = code.try_into().map_err(refused)?;
@@ -291,14 +305,29 @@ fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Resul
             code.load(over, btf).map_err(refused)?;
             Ok(None)
         }
-        Kind::Sockets => {
+        Kind::Sockets | Kind::Addresses => {
             let code: &mut CgroupSockAddr = code.try_into().map_err(refused)?;
             code.load().map_err(refused)?;
             let group = Host::this().root_group()?;
             // A link takes no mode: it always lets others be attached, too (`cgroup_bpf_link_attach`, kernel/bpf/cgroup.c).
             let id = code.attach(group, CgroupAttachMode::Single).map_err(refused)?;
             let link = code.take_link(id).map_err(refused)?;
-            let unusable = |error: LinkError| Error::Pin { name, what: error.to_string() };
+            Ok(Some(FdLink::try_from(link).map_err(unusable)?))
+        }
+        Kind::Creation => {
+            let code: &mut CgroupSock = code.try_into().map_err(refused)?;
+            code.load().map_err(refused)?;
+            let id = code.attach(Host::this().root_group()?, CgroupAttachMode::Single).map_err(refused)?;
+            let link = code.take_link(id).map_err(refused)?;
+            Ok(Some(FdLink::try_from(link).map_err(unusable)?))
+        }
+        Kind::Packets => {
+            let code: &mut CgroupSkb = code.try_into().map_err(refused)?;
+            code.load().map_err(refused)?;
+            let group = Host::this().root_group()?;
+            let id =
+                code.attach(group, CgroupSkbAttachType::Egress, CgroupAttachMode::Single).map_err(refused)?;
+            let link = code.take_link(id).map_err(refused)?;
             Ok(Some(FdLink::try_from(link).map_err(unusable)?))
         }
         Kind::Tracepoint => {
@@ -317,7 +346,8 @@ fn attach_one(code: &mut AyaProgram, program: &Program, btf: &aya::Btf) -> Resul
 ///
 /// If the pin or the log's map isn't there.
 pub fn logger(attached: &Attached) -> Result<EbpfLogger<&'static dyn ::log::Log>, Error> {
-    let name = Hook::TASK_ALLOC.name();
+    // It is there whatever can be enforced.
+    let name = "sched_process_fork";
     let failed = |what: String| Error::Pin { name, what };
     let link = PinnedLink::from_pin(attached.links.join(name)).map_err(|error| failed(error.to_string()))?;
     let info = FdLink::from(link).info().map_err(|error| failed(error.to_string()))?;

@@ -20,11 +20,12 @@ use super::{Error, tables::Outer};
 use crate::sys::bpf;
 
 /// All maps that are pinned, by the names of the kernel side.
-pub const NAMES: [&str; 37] = [
+pub const NAMES: [&str; 38] = [
     "TAGS",
     "SOCKETS",
     "ASKING",
     "ASKERS",
+    "PROCESSES",
     "SCRATCH",
     "KNOWN",
     "RENAMED",
@@ -221,18 +222,6 @@ impl Maps {
             Err(MapError::KeyNotFound) => Ok(None),
             Err(error) => Err(Error::map("ASKERS")(error)),
         }
-    }
-
-    /// Takes out from where a session has asked.
-    ///
-    /// # Errors
-    ///
-    /// If the map can't be read or written.
-    pub fn forget_askers(&mut self, session: u64) -> Result<(), Error> {
-        let all = self.askers.iter().filter_map(Result::ok);
-        let gone_ones: Vec<_> =
-            all.filter(|(_, question)| question.session == session).map(|(from, _)| from).collect();
-        gone_ones.iter().try_for_each(|from| gone(self.askers.remove(from), "ASKERS"))
     }
 
     /// How far the kernel side is with what is being attached.

@@ -42,14 +42,6 @@ pub enum Error {
         /// What reading it said.
         source: std::io::Error,
     },
-    /// `bpf` isn't among the LSMs.
-    #[error(
-        "`bpf` is not among this kernel's security modules, so nothing could be enforced; add the boot parameter {parameter} and reboot; `agent-guard doctor` says how, and what else this host needs"
-    )]
-    NoBpfLsm {
-        /// The parameter to add.
-        parameter: String,
-    },
     /// No BPF file system.
     #[error("{path} is not on a BPF file system; mount it: mount -t bpf bpf /sys/fs/bpf")]
     NoBpfFs {

@@ -2,7 +2,7 @@
 
 use agent_guard_common::{Op, event::Hook};
 
-use super::btf::Btf;
+use super::{btf::Btf, support::Tier};
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,8 +13,14 @@ pub enum Kind {
     LsmAt(Hook),
     /// To a tracepoint with BTF.
     Tracepoint,
-    /// To the root control group, for all sockets.
+    /// To the root control group, for all sockets: it changes where questions go, and decides nothing.
     Sockets,
+    /// To the root control group, for all sockets: it judges where they go.
+    Addresses,
+    /// To the root control group: it judges sockets as they are made.
+    Creation,
+    /// To the root control group: it judges what leaves sockets.
+    Packets,
     /// To nothing: the daemon runs it, over what is named so (`bpf_iter_reg_target`, `kernel/bpf/task_iter.c`).
     Iterator(&'static str),
 }
@@ -43,8 +49,32 @@ impl Program {
         match self.kind {
             Kind::Lsm => Some(self.name),
             Kind::LsmAt(hook) => Some(hook.name()),
-            Kind::Tracepoint | Kind::Iterator(_) | Kind::Sockets => None,
+            Kind::Tracepoint
+            | Kind::Iterator(_)
+            | Kind::Sockets
+            | Kind::Addresses
+            | Kind::Creation
+            | Kind::Packets => None,
         }
+    }
+
+    /// Whether it is of use where no LSM programs run. Those that judge there bring questions for names to the daemon, too.
+    fn is_plain(&self) -> bool {
+        let brings =
+            self.kind == Kind::Sockets && (self.name.contains("connect") || self.name.contains("sendmsg"));
+        self.lsm_hook().is_none() && self.ops != [Op::ENROLL] && !brings
+    }
+
+    /// Whether it decides anything.
+    #[must_use]
+    pub const fn decides(&self) -> bool {
+        self.lsm_hook().is_some() || matches!(self.kind, Kind::Addresses | Kind::Creation | Kind::Packets)
+    }
+
+    /// Whether it is attached to the root control group.
+    #[must_use]
+    pub const fn in_group(&self) -> bool {
+        matches!(self.kind, Kind::Sockets | Kind::Addresses | Kind::Creation | Kind::Packets)
     }
 
     /// Whether it judges one of these operations.
@@ -80,6 +110,11 @@ const fn enrolls(name: &'static str, kind: Kind, enforces: &'static str) -> Prog
 /// One that changes where questions for names go.
 const fn names(name: &'static str, enforces: &'static str) -> Program {
     Program { name, kind: Kind::Sockets, enforces, instead: None, ops: &[Op::NAMES], always: false }
+}
+
+/// One that judges where no LSM programs run.
+const fn plain(hook: Hook, kind: Kind, ops: &'static [Op], enforces: &'static str) -> Program {
+    Program { name: hook.name(), kind, enforces, instead: None, ops, always: false }
 }
 
 const fn tracepoint(name: &'static str, enforces: &'static str) -> Program {
@@ -276,6 +311,46 @@ pub const PROGRAMS: &[Program] = &[
     tracepoint("sched_process_exit", "when it ended"),
 ];
 
+/// Those that judge where no LSM programs run.
+const NETWORK_ONLY: &[Program] = &[
+    plain(Hook::CONNECT4, Kind::Addresses, &[Op::CONNECT], "connect: TCP and UDP, by IPv4"),
+    plain(Hook::CONNECT6, Kind::Addresses, &[Op::CONNECT], "connect: TCP and UDP, by IPv6"),
+    plain(
+        Hook::SENDMSG4,
+        Kind::Addresses,
+        &[Op::CONNECT],
+        "connect: messages of UDP sent to an address, by IPv4",
+    ),
+    plain(
+        Hook::SENDMSG6,
+        Kind::Addresses,
+        &[Op::CONNECT],
+        "connect: messages of UDP sent to an address, by IPv6",
+    ),
+    plain(
+        Hook::EGRESS,
+        Kind::Packets,
+        &[Op::CONNECT],
+        "connect: sockets that go on under another policy; whose questions for names are whose",
+    ),
+    plain(Hook::BIND4, Kind::Addresses, &[Op::LISTEN], "listen: binding to a port, by IPv4"),
+    plain(Hook::BIND6, Kind::Addresses, &[Op::LISTEN], "listen: binding to a port, by IPv6"),
+    plain(
+        Hook::SOCK_CREATE,
+        Kind::Creation,
+        &[Op::RAW_NETWORK, Op::SOCKETS, Op::CONNECT],
+        "raw_network: raw sockets of IPv4 and IPv6; sockets: other protocols than TCP and UDP",
+    ),
+];
+
+/// What runs on a kernel that can have all or only the network enforced. Where only the network is, the programs that judge bring
+/// questions for names to the daemon, too.
+pub fn programs(tier: &Tier) -> impl Iterator<Item = &'static Program> + use<> {
+    let all = *tier == Tier::All;
+    let common = PROGRAMS.iter().filter(move |program| all || program.is_plain());
+    common.chain(NETWORK_ONLY.iter().filter(move |_| !all))
+}
+
 /// The iterator that tells identities.
 pub const IDENTIFY: &str = "identify";
 
@@ -290,7 +365,7 @@ pub fn present(btf: &Btf, program: &Program) -> bool {
             program.lsm_hook().is_some_and(|hook| btf.has_function(&format!("bpf_lsm_{hook}")))
         }
         // A tracepoint's type is `btf_trace_NAME`; the kernels that have BTF have these four.
-        Kind::Tracepoint | Kind::Iterator(_) | Kind::Sockets => true,
+        _ => true,
     }
 }
 
@@ -301,8 +376,10 @@ mod tests {
     #[test]
     fn every_hook_has_a_program() {
         for hook in Hook::ALL {
+            let mut all = PROGRAMS.iter().chain(NETWORK_ONLY);
             assert!(
-                PROGRAMS.iter().any(|program| program.lsm_hook() == Some(hook.name())),
+                all.any(|program| program.decides()
+                    && (program.name == hook.name() || program.lsm_hook() == Some(hook.name()))),
                 "{}",
                 hook.name()
             );

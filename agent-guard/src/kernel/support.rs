@@ -1,6 +1,8 @@
 //! What this kernel can enforce: preconditions and hooks.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
+
+use aya::programs::{LsmAttachType, ProgramError, ProgramType};
 
 use super::{Error, btf::Btf, host::Host};
 
@@ -11,22 +13,72 @@ pub const LSM_LIST: &str = "/sys/kernel/security/lsm";
 /// How far the kernel is locked down: the modes, the one in force in brackets. Not there without that security module.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
+/// What of a policy a kernel can have enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tier {
+    /// All of it, by LSM programs.
+    All,
+    /// Where sockets go and are bound, by programs of the root control group; and why no more than that.
+    NetworkOnly(String),
+}
+
+impl Tier {
+    /// Why it isn't everything.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::NetworkOnly(why) => Some(why),
+        }
+    }
+}
+
 /// Checks what must be there before anything is loaded, and reads the kernel's BTF.
 ///
 /// # Errors
 ///
 /// What is missing, and what to do about it.
-pub fn check() -> Result<Btf, Error> {
+pub fn check() -> Result<(Btf, Tier), Error> {
     if !rustix::process::geteuid().is_root() {
         return Err(Error::NotRoot);
     }
     let host = Host::this();
-    let btf = host.btf()?;
-    let list = host.read(LSM_LIST).map_err(|source| Error::NoLsmList { source })?;
-    if !has_bpf(&list) {
-        return Err(Error::NoBpfLsm { parameter: lsm_parameter(&host, Some(&list)) });
+    Ok((host.btf()?, tier(&host, takes_lsm_programs)?))
+}
+
+/// What a kernel can have enforced, by its security modules, and by whether it takes LSM programs.
+///
+/// # Errors
+///
+/// If neither can be told.
+pub fn tier(host: &Host, takes: impl FnOnce() -> Result<bool, Error>) -> Result<Tier, Error> {
+    let list = host.read(LSM_LIST);
+    if let Ok(list) = &list
+        && !has_bpf(list)
+    {
+        let parameter = lsm_parameter(host, Some(list));
+        return Ok(Tier::NetworkOnly(format!(
+            "`bpf` is not among this kernel's security modules, so only the network is judged; for all of it add the boot \
+             parameter {parameter} and reboot"
+        )));
     }
-    Ok(btf)
+    if !takes()? {
+        return Ok(Tier::NetworkOnly(
+            "this kernel refuses LSM programs, so only the network is judged; for all of it use one that takes them".to_owned(),
+        ));
+    }
+    list.map(|_| Tier::All).map_err(|source| Error::NoLsmList { source })
+}
+
+/// Whether the kernel takes LSM programs, whether or not it runs them.
+fn takes_lsm_programs() -> Result<bool, Error> {
+    match aya::sys::is_program_supported(ProgramType::Lsm(LsmAttachType::Mac)) {
+        Ok(takes) => Ok(takes),
+        Err(ProgramError::SyscallError(error)) if error.io_error.kind() == ErrorKind::PermissionDenied => {
+            Ok(false)
+        }
+        Err(source) => Err(Error::Program { name: "that does nothing", source: Box::new(source) }),
+    }
 }
 
 /// Whether `bpf` is among these security modules.
@@ -148,6 +200,21 @@ mod tests {
         // What the command line says is kept as it is, also what this kernel doesn't have; the last one counts.
         tree.write("/proc/cmdline", "quiet lsm=yama lsm=landlock,tomoyo,,yama -- lsm=none\n");
         assert_eq!(parameter("lockdown,capability,landlock,yama"), "lsm=landlock,tomoyo,yama,bpf");
+    }
+
+    #[test]
+    fn what_is_enforced_where() {
+        let tree = Tree::new("tiers");
+        let tier = |takes| tier(&tree.host(), move || Ok(takes));
+        // Neither the list nor the programs.
+        assert!(matches!(tier(false), Ok(Tier::NetworkOnly(why)) if why.contains("refuses")));
+        assert!(matches!(tier(true), Err(Error::NoLsmList { .. })));
+        tree.write(LSM_LIST, "lockdown,capability,yama,bpf");
+        assert_eq!(tier(true).unwrap(), Tier::All);
+        assert!(matches!(tier(false), Ok(Tier::NetworkOnly(why)) if why.contains("refuses")));
+        // Programs that nobody runs.
+        tree.write(LSM_LIST, "lockdown,capability,yama");
+        assert!(matches!(tier(true), Ok(Tier::NetworkOnly(why)) if why.contains("lsm=lockdown,yama,bpf")));
     }
 
     #[test]

@@ -29,8 +29,8 @@ const TOP: Keys = Keys {
 };
 const PROFILE: Keys = Keys {
     place: "a profile",
-    known: &["mode", "files", "exec", "network", "system"],
-    later: &["degraded", "ttl", "limit", "approval", "backup"],
+    known: &["mode", "degraded", "files", "exec", "network", "system"],
+    later: &["ttl", "limit", "approval", "backup"],
 };
 const FILES: Keys =
     Keys { place: "`files`", known: &["scope", "outside", "rule", "persistence"], later: &[] };

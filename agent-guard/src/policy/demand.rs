@@ -4,7 +4,7 @@ use agent_guard_common::{Op, Verdict};
 
 use super::{
     diagnostic::Diagnostic,
-    model::{Mode, Origin, Policy, Profile},
+    model::{Degraded, Mode, Origin, Policy, Profile},
     persistence,
     rules::{self, RuleInfo, RuleKind},
 };
@@ -196,12 +196,23 @@ pub fn unenforceable(policy: &Policy, kernel: &Enforcement) -> Vec<Diagnostic> {
     let (own, said): (Vec<_>, Vec<_>) =
         demands(policy).into_iter().partition(|demand| demand.part == Part::Guard);
     let judged = said.iter().filter(|demand| demand.verdict != Verdict::ALLOW);
-    let found = judged.filter_map(|demand| lacking(demand, kernel));
-    found.chain(own.iter().find_map(|demand| lacking(demand, kernel))).collect()
+    let found = judged.filter_map(|demand| lacking(demand, kernel, is_excused(policy, demand)));
+    let own = own.iter().find_map(|demand| lacking(demand, kernel, is_excused(policy, demand)));
+    found.chain(own).collect()
+}
+
+/// Whether the policy is content with being told that something can't be enforced: its profile, or all profiles that enforce where it
+/// concerns all.
+fn is_excused(policy: &Policy, demand: &Demand) -> bool {
+    let mut concerned = policy.profiles.iter().filter(|profile| match &demand.profile {
+        Some(name) => profile.name == *name,
+        None => profile.mode == Mode::Enforce,
+    });
+    concerned.all(|profile| profile.degraded == Degraded::Report)
 }
 
 /// What a kernel can't enforce of a demand.
-fn lacking(demand: &Demand, kernel: &Enforcement) -> Option<Diagnostic> {
+fn lacking(demand: &Demand, kernel: &Enforcement, excused: bool) -> Option<Diagnostic> {
     let lacks = kernel.lacks(&demand.ops);
     if lacks.is_empty() {
         return None;
@@ -215,6 +226,14 @@ fn lacking(demand: &Demand, kernel: &Enforcement) -> Option<Diagnostic> {
             format!("not all of `{text}`{of} will be told: {lacks}"),
         ));
     }
+    if excused {
+        return Some(Diagnostic::warning(
+            &demand.origin,
+            format!(
+                "`{text}`{of} isn't enforced in full, and the policy says that it may be degraded: {lacks}"
+            ),
+        ));
+    }
     let error = Diagnostic::error(&demand.origin, format!("`{text}`{of} can't be enforced: {lacks}"));
     Some(error.help(match demand.part {
         Part::Guard => {
@@ -222,8 +241,8 @@ fn lacking(demand: &Demand, kernel: &Enforcement) -> Option<Diagnostic> {
              enforce"
         }
         _ => {
-            "say `allow` of it, have the profile report only, or use another kernel; `agent-guard doctor` says what this \
-             one can enforce"
+            "say `allow` of it, have the profile report only, be content without it (`degraded = \"report\"`), or use another \
+             kernel; `agent-guard doctor` says what this one can enforce"
         }
     }))
 }

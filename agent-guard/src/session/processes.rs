@@ -128,6 +128,10 @@ impl Processes {
     /// The process a record is about: what is known of it, else what the record says.
     #[must_use]
     pub fn of(&self, header: &Header) -> Process {
+        // What leaves a socket is whose socket it is, not the process's whose turn it was.
+        if header.start == 0 {
+            return Process { session: header.session, ..self.by_number(header.tgid) };
+        }
         let known = self.all.get(&header.tgid).filter(|process| {
             // `/proc` counts in ticks, the kernel in nanoseconds.
             proc::ticks(process.start).abs_diff(proc::ticks(header.start)) <= 1

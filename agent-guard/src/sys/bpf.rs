@@ -66,6 +66,19 @@ pub fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     open(BPF_OBJ_GET, &mut Get { path: path.as_ptr().expose_provenance() as u64, fd: 0, flags: 0 })
 }
 
+/// Whether a pinned link of a control group still ties a program to it: `BPF_LINK_DETACH` leaves the pin
+/// (`bpf_cgroup_link_show_fdinfo`, kernel/bpf/cgroup.c: number 0 then).
+///
+/// # Errors
+///
+/// If the pin can't be opened, or looked at.
+pub fn ties(path: &Path) -> io::Result<bool> {
+    let link = open_pin(path)?;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
+    let number = info.lines().find_map(|line| line.strip_prefix("cgroup_id:"));
+    number.map(|number| number.trim() != "0").ok_or_else(|| io::Error::other("no link of a control group"))
+}
+
 /// Ties an iterator program to one process (`bpf_iter_link_info.task.pid`, Linux 6.1), as this process sees it; 0: to all.
 ///
 /// # Errors

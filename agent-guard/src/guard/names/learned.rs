@@ -6,8 +6,8 @@ use agent_guard_common::{Verdict, rules::MAX_NAMED_PORTS, rules::Named, rules::P
 
 use crate::policy;
 
-/// Addresses that one session can have learned, at most.
-const MOST: usize = 16_384;
+/// Addresses that one session can have learned, at most: a small part of what the kernel has room for, which others need, too.
+const MOST: usize = 4096;
 /// Names of one address that are remembered, at most.
 const MOST_NAMES: usize = 64;
 
@@ -34,12 +34,19 @@ pub(super) struct Full;
 pub(super) struct TooManyRules;
 
 impl Learned {
-    /// Learns an address of a name. What was learned longest ago and may not be connected to any more makes room.
-    pub(super) fn learn(&mut self, name: &str, addr: Addr, until: u64, now: u64) -> Result<(), Full> {
-        if !self.addresses.contains_key(&addr) && self.addresses.len() >= MOST {
-            let old = self.addresses.iter().find(|(_, names)| names.values().all(|until| *until <= now));
-            let old = *old.ok_or(Full)?.0;
-            self.addresses.remove(&old);
+    /// Learns an address of a name. One that may not be connected to any more makes room, the one whose time was over first, and
+    /// is answered: the kernel has to forget it, too.
+    pub(super) fn learn(
+        &mut self,
+        name: &str,
+        addr: Addr,
+        until: u64,
+        now: u64,
+    ) -> Result<Option<Addr>, Full> {
+        let full = !self.addresses.contains_key(&addr) && self.addresses.len() >= MOST;
+        let old = if full { Some(self.oldest(now).ok_or(Full)?) } else { None };
+        if let Some(old) = &old {
+            self.addresses.remove(old);
         }
         let names = self.addresses.entry(addr).or_default();
         if !names.contains_key(name) && names.len() >= MOST_NAMES {
@@ -50,7 +57,16 @@ impl Learned {
         let end = names.entry(name.to_owned()).or_default();
         *end = until.max(*end);
         self.ends.insert((*end, addr));
-        Ok(())
+        Ok(old)
+    }
+
+    /// Of the addresses that may not be connected to any more the one whose time was over first.
+    fn oldest(&self, now: u64) -> Option<Addr> {
+        let ended = self.addresses.iter().filter_map(|(addr, names)| {
+            let last = names.values().copied().max().unwrap_or_default();
+            (last <= now).then_some((last, *addr))
+        });
+        ended.min().map(|(_, addr)| addr)
     }
 
     /// All addresses.
@@ -203,8 +219,10 @@ mod tests {
             learned.learn("web", addr(number), 100, 0).unwrap();
         }
         assert_eq!(learned.learn("web", addr(u32::MAX), 100, 99), Err(Full));
-        learned.learn("web", addr(5), 100, 99).unwrap();
-        learned.learn("web", addr(u32::MAX), 200, 100).unwrap();
+        assert_eq!(learned.learn("web", addr(5), 100, 99), Ok(None));
+        learned.learn("web", addr(0), 101, 99).unwrap();
+        assert_eq!(learned.learn("web", addr(u32::MAX), 200, 100), Ok(Some(addr(1))));
+        assert_eq!(learned.learn("web", addr(u32::MAX), 200, 100), Ok(None));
         assert_eq!(learned.addresses().count(), MOST);
         for number in 0..MOST_NAMES {
             learned.learn(&format!("name{number}"), A, 300, 200).unwrap();

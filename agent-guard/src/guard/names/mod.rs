@@ -169,18 +169,13 @@ impl Guard {
         }
     }
 
-    /// Forgets what a session has learned.
+    /// Forgets what a session has learned. From where it has asked stays noted until another session asks from there: nobody is
+    /// answered in the name of a session that has ended.
     pub(super) fn forget_names(&self, state: &mut State, number: u64) {
-        state.learned.remove(&number);
         lock(&self.names).forget(number);
-        let mut maps = lock(&self.maps);
-        let forgotten = maps.outer.named().and_then(|named| {
-            let keys: Vec<_> =
-                named.into_iter().map(|(key, _)| key).filter(|key| key.session == number).collect();
-            maps.outer.remove_named(&keys)?;
-            maps.forget_askers(number)
-        });
-        if let Err(error) = forgotten {
+        let Some(learned) = state.learned.remove(&number) else { return };
+        let keys: Vec<_> = learned.addresses().map(|addr| NamedKey::new(number, *addr)).collect();
+        if let Err(error) = lock(&self.maps).outer.remove_named(&keys) {
             tracing::error!(%error, "the addresses of a session that has ended");
         }
     }
@@ -295,7 +290,12 @@ impl Scope for Names {
         for (addr, time) in &allowed {
             let until = now.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
             let addr = effective(private::octets(*addr));
-            learned.learn(name, addr, until, now).map_err(|full| AdmitError(full.to_string()))?;
+            let old = learned.learn(name, addr, until, now).map_err(|full| AdmitError(full.to_string()))?;
+            if let Some(old) = old {
+                let key = NamedKey::new(client.session, old);
+                let gone = lock(&self.guard.maps).outer.remove_named(&[key]);
+                gone.map_err(|error| AdmitError(error.to_string()))?;
+            }
             if let Err(error) = lock(&self.guard.names).note(client.session, (name, addr, until), learned) {
                 tracing::warn!(%error, "the next daemon will not know what a session has asked for");
             }

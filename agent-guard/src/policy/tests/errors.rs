@@ -70,7 +70,7 @@ fn unknown_keys() {
     mistakes("version = 1\n[profile.p]\nmod = \"report\"", &[(3, 1, "did you mean `mode`?")]);
     mistakes("version = 1\n[[crtical]]", &[(2, 3, "did you mean `critical`?")]);
     in_profile("networks = {}", 1, "did you mean `network`?");
-    in_profile("zebra = 1", 1, "known are `mode`, `files`, `exec`, `network`");
+    in_profile("zebra = 1", 1, "known are `mode`, `degraded`, `files`, `exec`, `network`");
     in_profile("limits = 1", 1, "did you mean `limit`?");
     in_files("rules = []", 1, "did you mean `rule`?");
     in_files("outside = { writes = \"deny\" }", 13, "did you mean `write`?");
@@ -164,7 +164,7 @@ fn values() {
 
 #[test]
 fn networks() {
-    in_profile("degraded = \"report\"", 1, "`degraded`");
+    in_profile("degraded = \"allow\"", 12, "`degraded`");
     in_network("denied = \"EPREM\"", 10, "did you mean `EPERM`?");
     in_network("denied = \"econnrefused\"", 10, "did you mean `ECONNREFUSED`?");
     in_network("denied = \"EIO\"", 10, "errors are `EPERM`, `ECONNREFUSED`");
