@@ -27,7 +27,7 @@ pub(crate) struct BtfArgs {
 }
 
 /// The structures that `agent-guard/src/kernel/layout.rs` names.
-const STRUCTS: [&str; 34] = [
+const STRUCTS: [&str; 35] = [
     "cgroup",
     "cgroup_root",
     "cred",
@@ -52,6 +52,7 @@ const STRUCTS: [&str; 34] = [
     "proc_inode",
     "pt_regs",
     "qstr",
+    "signal_struct",
     "sock",
     "sock_common",
     "socket",

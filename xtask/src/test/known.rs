@@ -24,6 +24,9 @@ pub(crate) struct Scenario {
     /// A disk besides the usual ones; a guest of its own then.
     #[serde(default)]
     disk: Option<Disk>,
+    /// Run it on this machine's own kernel, too.
+    #[serde(default)]
+    here: bool,
 }
 
 /// A disk that only some guests have.
@@ -38,6 +41,11 @@ impl Scenario {
     /// Whether it needs a disk.
     pub(crate) fn needs(&self, disk: Disk) -> bool {
         self.disk == Some(disk)
+    }
+
+    /// Whether it is run on this machine's own kernel, too.
+    pub(super) fn runs_here(&self) -> bool {
+        self.here
     }
 
     /// Takes the mark of the kernels away.

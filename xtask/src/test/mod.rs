@@ -1,6 +1,7 @@
 //! `cargo xtask test`: static checks, unit tests, and scenarios in guests.
 
 mod checks;
+mod host;
 mod known;
 mod report;
 mod scenarios;
@@ -27,7 +28,7 @@ use report::Report;
   cargo xtask test --kernel 7.2 --json result.jsonl    all scenarios on one kernel
   cargo xtask test --no-vm                             what needs no guest")]
 pub(crate) struct TestArgs {
-    /// Only scenarios, on this kernel: 6.1, 6.12, 6.18, 7.2, or the path of a bzImage or vmlinux
+    /// Only scenarios, on this kernel: 6.1, 6.12, 6.18, 7.2, the path of a bzImage or vmlinux, or `host` for this machine's own
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<String>,
     /// The modules folder of a kernel given as a path (beside it otherwise)
@@ -80,10 +81,12 @@ pub(crate) fn command(project: &Project, args: &TestArgs) -> Result<ExitCode> {
 
 /// Prepares what guests need and runs what was asked for.
 fn scenarios(project: &Project, args: &TestArgs, report: &Report) -> Result<()> {
-    let names: Vec<String> =
+    let mut names: Vec<String> =
         if args.kernel.is_empty() { SERIES.map(str::to_owned).to_vec() } else { args.kernel.clone() };
+    let here = args.kernel.is_empty() || names.iter().any(|name| name == host::NAME);
+    names.retain(|name| name != host::NAME);
     let mut kernels = Vec::new();
-    let mut rootfs = PathBuf::new();
+    let mut rootfs = setup::ensure(project, &[], false)?.rootfs;
     for name in &names {
         let (file, kernel) = vm::kernel(project, name, args.modules.as_deref())?;
         rootfs = file;
@@ -119,6 +122,9 @@ fn scenarios(project: &Project, args: &TestArgs, report: &Report) -> Result<()> 
         limits,
         report,
     };
+    if here {
+        guests.run_here(&chosen);
+    }
     guests.run(&kernels, &chosen, usize::from(args.jobs));
     Ok(())
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow};
 use serde::Deserialize;
 
+use super::host;
 use super::known::{Disk, Group, Scenario};
 use super::report::{Record, Report, Verdict};
 use crate::build::Built;
@@ -89,6 +90,38 @@ impl Guests<'_> {
         });
     }
 
+    /// Runs scenarios on this machine's own kernel, where it can have them.
+    pub(crate) fn run_here(&self, scenarios: &[Scenario]) {
+        let wanted = scenarios.iter().filter(|scenario| scenario.runs_here());
+        let names: Vec<String> = wanted.map(|scenario| scenario.name.clone()).collect();
+        if names.is_empty() {
+            return;
+        }
+        let logs = self.project.target.join("vm-logs").join(host::NAME);
+        let mut verdicts = Verdicts::new(self, host::NAME, &names, &logs);
+        if let Some(why) = host::unable() {
+            for name in names {
+                verdicts.verdict(name, Verdict::Skipped, 0.0, why.to_owned());
+            }
+            return;
+        }
+        let code = host::run(self.project, self.rootfs, (self.built, self.package), &names, &mut verdicts);
+        let why = match code {
+            Ok(code) => format!("`scenarios` ended with code {code}"),
+            Err(error) => format!("{error:#}"),
+        };
+        for name in verdicts.settle(&why) {
+            let record = Record {
+                scenario: name,
+                kernel: host::NAME.to_owned(),
+                outcome: Verdict::Failed,
+                seconds: 0.0,
+                why: format!("{why} before it ran"),
+            };
+            self.report.record(&record, &logs);
+        }
+    }
+
     /// Runs a batch in as many boots as it takes; each of them settles at least one scenario.
     fn batch(&self, batch: &Batch<'_>) {
         let mut left = batch.names.clone();
@@ -96,7 +129,7 @@ impl Guests<'_> {
         while !left.is_empty() {
             boots += 1;
             let logs = self.log_folder(batch, boots);
-            let mut verdicts = Verdicts::new(self, batch, &left, &logs);
+            let mut verdicts = Verdicts::new(self, &batch.kernel.name, &left, &logs);
             let ending = self.boot(batch, &left, &logs, &mut verdicts);
             left = match ending {
                 Ok(Ending::Ended(code)) => verdicts.settle(&format!("`scenarios` ended with code {code}")),
@@ -198,14 +231,14 @@ struct Verdicts<'a> {
 }
 
 impl<'a> Verdicts<'a> {
-    fn new(guests: &'a Guests<'_>, batch: &Batch<'_>, names: &[String], logs: &'a Path) -> Self {
+    fn new(guests: &'a Guests<'_>, kernel: &str, names: &[String], logs: &'a Path) -> Self {
         drop(std::fs::remove_dir_all(logs));
         // Without it the run itself fails, and says so.
         drop(std::fs::create_dir_all(logs));
         Self {
             report: guests.report,
             limit: guests.limits.scenario,
-            kernel: batch.kernel.name.clone(),
+            kernel: kernel.to_owned(),
             logs,
             left: names.to_vec(),
             current: None,

@@ -31,6 +31,7 @@ pub(crate) const ATTACKS: &[(&str, Attack)] = &[
     ("bpf-map", |_| Ok(bpf_map())),
     ("bpf-get", |a| args(a).and_then(|[path]| bpf_get(path))),
     ("bpf-delete", |a| args(a).and_then(|[path]| bpf_delete(path))),
+    ("bpf-detach", |a| args(a).and_then(|[path]| bpf_detach(path))),
     ("bpf-delete-inner", |a| args(a).and_then(|[path]| bpf_delete_inner(path))),
     ("bpf-fill", |a| args(a).and_then(|[path, count]| bpf_fill(path, count.parse()?))),
     ("bpf-program-by-id", |a| args(a).and_then(|[id]| Ok(by_id(13, id.parse()?)))),
@@ -172,6 +173,15 @@ fn by_id(command: i64, id: u32) -> i32 {
 fn bpf_delete(path: &str) -> Result<i32> {
     let map = need("the map", pinned(path)?)?;
     Ok(delete_nothing(&map))
+}
+
+/// Takes a program off what its link, which is pinned, ties it to (`LINK_DETACH`).
+fn bpf_detach(path: &str) -> Result<i32> {
+    let link = need("the link", pinned(path)?)?;
+    let mut attributes = link.as_raw_fd().to_ne_bytes().to_vec();
+    attributes.extend([0; 4]);
+    // SAFETY: a buffer that lives through the call, and its size.
+    Ok(errno(unsafe { libc::syscall(libc::SYS_bpf, 34, attributes.as_ptr(), attributes.len()) }))
 }
 
 /// The same from a map in one that is pinned.

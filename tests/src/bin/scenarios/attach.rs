@@ -24,7 +24,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "attach_while_it_forks",
         "nobody slips away whose parents end while the tree is attached",
         attach_while_it_forks,
-    ),
+    )
+    .on("6.18"),
     Scenario::direct(
         "attach_descriptors",
         "a tree that has something open which the profile wouldn't let it open isn't attached",

@@ -15,10 +15,12 @@ use crate::fixture::{
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::direct("daemon_death", "killed and started again: no gap, nothing forgotten", || {
         gap(Guard::kill)
-    }),
+    })
+    .on("6.1 7.2"),
     Scenario::direct("daemon_stop", "stopped and started again: no gap, nothing forgotten", || {
         gap(Guard::halt)
-    }),
+    })
+    .on("6.1 6.18"),
     Scenario::direct("daemon_frozen", "while the daemon stands still nothing gets easier", frozen),
 ];
 

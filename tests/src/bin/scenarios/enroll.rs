@@ -22,7 +22,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "enroll_programs",
         "programs become sessions, whatever they are called by, before their first instruction",
         programs,
-    ),
+    )
+    .on("6.1 7.2"),
     Scenario::direct(
         "enroll_update",
         "a program that takes another's place is never executed unguarded",

@@ -17,12 +17,12 @@ use crate::fixture::world::{PROD, mode};
 use crate::fixture::{SOON, World, attack, contains, same, text, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("enroll_user", "a user's programs are in one session", user),
+    Scenario::direct("enroll_user", "a user's programs are in one session", user).on("6.12 7.2"),
     Scenario::direct(
         "enroll_unit",
         "control groups' programs are in one session, as soon as the group is made",
         unit,
-    ),
+    ).on("6.1 6.18"),
     Scenario::direct(
         "enroll_full",
         "control groups that can't be noted execute nothing until they can; those that are removed take no room",

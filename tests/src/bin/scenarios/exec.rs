@@ -14,9 +14,10 @@ use crate::fixture::world::{WORK, exists, mode};
 use crate::fixture::{Event, Guard, Hold, PROFILE, SOON, Server, World, list, same, stays, text, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("exec_arguments", "what a program is executed with, however it is called", arguments),
+    Scenario::direct("exec_arguments", "what a program is executed with, however it is called", arguments)
+        .on("6.1 7.2"),
     Scenario::direct("exec_hold", "a program is held before it runs, and goes on or doesn't", hold),
-    Scenario::direct("exec_races", "arguments that change while they are looked at", races),
+    Scenario::direct("exec_races", "arguments that change while they are looked at", races).on("6.12"),
     Scenario::direct("exec_anonymous", "programs that no path leads to", anonymous),
 ];
 

@@ -14,7 +14,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "files_denied",
         "every call and every name for a protected file fails, and is told",
         files_denied,
-    ),
+    )
+    .everywhere(),
     Scenario::direct(
         "files_inherited",
         "descriptors opened before the policy changed don't truncate",

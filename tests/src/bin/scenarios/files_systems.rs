@@ -19,7 +19,7 @@ use crate::fixture::world::{Snapshot, directory, exists, remove};
 use crate::fixture::{Guard, Server, World};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("files_systems_ext4", "all attacks on files of an ext4", || plain("ext4")),
+    Scenario::direct("files_systems_ext4", "all attacks on files of an ext4", || plain("ext4")).on("6.1 7.2"),
     Scenario::direct("files_systems_xfs", "all attacks on files of an xfs", || plain("xfs")),
     Scenario::direct("files_systems_btrfs", "all attacks on files of a btrfs, and on subvolumes", btrfs),
     Scenario::direct("files_systems_tmpfs", "all attacks on files in memory", tmpfs),

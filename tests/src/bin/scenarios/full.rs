@@ -17,6 +17,8 @@
 //! - `NAMED` has an entry for each address that a session has asked for, of which the daemon remembers fewer for a session; `ASKING` one
 //!   for each task that is about to send a question, and there are as many as in `ASKERS` as there are ports.
 //! - `SOCKETS` is socket storage, as `TAGS`.
+//! - `PROCESSES` has an entry for each process of a session, where no LSM programs run; an entry more than there is room for kills who
+//!   makes the process: by reading, more processes than that run on no host that tests run on.
 //! - `ANSWERS` has as many places as `HOLDS`, and an answer is written only for a call that waits there.
 
 use std::fs;

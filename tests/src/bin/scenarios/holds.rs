@@ -14,7 +14,7 @@ use crate::fixture::{
 };
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("hold_approve", "each held call, approved, simply succeeds", approve),
+    Scenario::direct("hold_approve", "each held call, approved, simply succeeds", approve).everywhere(),
     Scenario::direct("hold_deny", "each held call, denied, fails with EPERM", deny),
     Scenario::direct("hold_connect", "curl waits for an answer", connect),
     Scenario::direct("hold_stray_signals", "SIGCONT by others doesn't let a held call go on", stray_signals),

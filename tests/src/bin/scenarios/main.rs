@@ -46,6 +46,7 @@ mod net_holds;
 mod net_hosts;
 mod net_listen;
 mod net_names;
+mod net_only;
 mod net_protocols;
 mod net_races;
 mod net_resolver;
@@ -81,6 +82,9 @@ pub(crate) enum Boot {
     Systemd,
 }
 
+/// The kernels that scenarios are tried on where time counts: the oldest and the newest.
+const USUAL: &str = "6.1 7.2";
+
 /// Something to try.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct Scenario {
@@ -99,31 +103,62 @@ pub(crate) struct Scenario {
     /// A disk that the guest must have besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<&'static str>,
+    /// Whether it is tried on the kernel of the machine that tests run on, too.
+    here: bool,
     #[serde(skip)]
     run: fn() -> Result<()>,
 }
 
 impl Scenario {
     const fn direct(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
-        Self { name, boot: Boot::Direct, about, cmdline: None, kernels: None, disk: None, run }
+        Self {
+            name,
+            boot: Boot::Direct,
+            about,
+            cmdline: None,
+            kernels: Some(USUAL),
+            disk: None,
+            here: false,
+            run,
+        }
     }
 
     const fn systemd(name: &'static str, about: &'static str, run: fn() -> Result<()>) -> Self {
-        Self { name, boot: Boot::Systemd, about, cmdline: None, kernels: None, disk: None, run }
+        Self {
+            name,
+            boot: Boot::Systemd,
+            about,
+            cmdline: None,
+            kernels: Some(USUAL),
+            disk: None,
+            here: false,
+            run,
+        }
     }
 
     const fn with_cmdline(self, cmdline: &'static str) -> Self {
         Self { cmdline: Some(cmdline), ..self }
     }
 
-    /// On this kernel only (or these, with spaces between), unless all are wanted: what it is about hardly depends on the kernel.
+    /// On this kernel only (or these, with spaces between), unless all are wanted: it takes long, or what it is about hardly depends on
+    /// the kernel.
     const fn on(self, kernel: &'static str) -> Self {
         Self { kernels: Some(kernel), ..self }
+    }
+
+    /// On all kernels, also where time counts.
+    const fn everywhere(self) -> Self {
+        Self { kernels: None, ..self }
     }
 
     /// On none, unless all are wanted, or it is named.
     const fn thorough(self) -> Self {
         self.on("")
+    }
+
+    /// Also on the kernel of the machine that tests run on, which must not have any harm from it.
+    const fn here_too(self) -> Self {
+        Self { here: true, ..self }
     }
 
     const fn with_disk(self, disk: &'static str) -> Self {
@@ -163,6 +198,7 @@ const FAMILIES: &[&[Scenario]] = &[
     net_listen::SCENARIOS,
     net_before::SCENARIOS,
     net_names::SCENARIOS,
+    net_only::SCENARIOS,
     net_resolver::SCENARIOS,
     net_holds::SCENARIOS,
     net_races::SCENARIOS,

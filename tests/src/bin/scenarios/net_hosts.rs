@@ -13,7 +13,8 @@ use crate::fixture::world::remove;
 use crate::fixture::{Running, SOON, attack, until};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::direct("network_hosts", "hosts that aren't allowed aren't reached, by the usual calls", hosts),
+    Scenario::direct("network_hosts", "hosts that aren't allowed aren't reached, by the usual calls", hosts)
+        .everywhere(),
     Scenario::direct("network_ways", "by any other call, and by io_uring", ways).on("6.12"),
     Scenario::direct("network_forms", "the forms that an address has, and other name spaces", forms)
         .thorough(),

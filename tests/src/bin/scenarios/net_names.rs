@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::Scenario;
+use crate::fixture::guard::{degraded, pins};
 use crate::fixture::net::lab::{OPEN, SHUT, about_name, list, network};
 use crate::fixture::net::{Lab, ONE, TWO, Zone, at};
 use crate::fixture::{Server, contains, same, text, until};
@@ -63,7 +64,20 @@ fn names() -> Result<()> {
     same("the name in the event", text(&event.0, "/dst_endpoint/hostname"), "allowed.example.test")?;
     refused(&mut lab)?;
     others(&mut lab)?;
+    detached(&mut lab)?;
     lab.guard.stop()
+}
+
+/// Who may do everything takes a program off that brings questions to the daemon: `status` says so, and the next policy has it
+/// back.
+fn detached(lab: &mut Lab) -> Result<()> {
+    let name = "names_sendmsg4";
+    let pin = pins()?.into_keys().find(|path| path.ends_with(name)).context("no pin of it")?;
+    lab.outside.expect(&format!("bpf-detach {}", pin.display()), "ok")?;
+    contains("what status says", &degraded()?, name)?;
+    lab.guard.reload(&allowing(NAMES))?;
+    same("what status says then", degraded()?.as_str(), "")?;
+    lab.inside.expect("resolve allowed.example.test", &both())
 }
 
 /// Names that no rule has: answered at once, without asking anybody.

@@ -19,7 +19,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "policy_reload_busy",
         "no instant without a policy while it is reloaded again and again",
         busy,
-    ),
+    )
+    .on("6.12 6.18"),
     Scenario::direct(
         "policy_check",
         "all mistakes of all files in one run, and unsupported keys by name",

@@ -19,8 +19,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "restart_many",
         "up to a hundred restarts, killed and stopped, with other programs too: no action slips by, a hold waits on",
         restarts,
-    )
-    .on("6.18"),
+    ).thorough(),
     Scenario::direct(
         "restart_paths",
         "after a restart a session's own paths are its own, not those of one that has ended",

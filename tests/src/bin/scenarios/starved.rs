@@ -19,7 +19,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "no room for the log: all is denied as before, and told later or counted",
         log_full,
     )
-    .on("6.18"),
+    .thorough(),
 ];
 
 fn write(path: &Path, text: &str) -> Result<()> {

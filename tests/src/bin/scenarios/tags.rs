@@ -15,7 +15,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "tag_survives",
         "fork, vfork, clone3, threads, setsid, new namespaces, exec from memory, io_uring's threads",
         tag_survives,
-    ),
+    )
+    .on("6.12 6.18"),
     Scenario::direct(
         "tag_survives_cgroups",
         "clone3 into, and moves to, another cgroup",

@@ -28,7 +28,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[Scenario::direct(
     "oracle_kernel",
     "the policy as it is defined and the kernel agree about random files",
     oracle_kernel,
-)];
+)
+.on("6.12")];
 
 /// Another one with `AGENT_GUARD_TEST_SEED`.
 const SEED: u64 = 20_251_213;
