@@ -50,6 +50,12 @@ pub fn belongs(tgid: u32, session: u64, slot: u32) -> Result<(), Fault> {
     PROCESSES.insert(tgid, Belonging { session, slot, pad: 0 }, 0).map_err(|_full| Fault::TAG)
 }
 
+/// Whether a process is noted, for whichever session.
+#[inline(always)]
+pub fn is_noted(tgid: u32) -> bool {
+    PROCESSES.get_ptr(tgid).is_some()
+}
+
 /// Who can't be noted, or makes what can't be noted, is killed: a tracepoint can't refuse anything.
 #[inline(always)]
 pub fn give_up() {

@@ -50,7 +50,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     };
     attach::completes(&ctx, &subject, child);
-    if network_only::is_all() && tag::session_of(child) == 0 {
+    if network_only::is_all() && !network_only::is_noted(child.tgid()) {
         network_only::give_up();
     }
     if child.tid() == child.tgid() {

@@ -37,8 +37,7 @@ mount -t tmpfs tmpfs tmp
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t bpf bpf sys/fs/bpf
 mount -t securityfs securityfs sys/kernel/security
-ip link set lo up
-exec chroot . /bin/sh -euc 'systemd-sysusers /usr/lib/sysusers.d/agent-guard.conf; cd /root; exec "$@"' sh \
+exec chroot . /bin/sh -euc 'ip link set lo up; systemd-sysusers /usr/lib/sysusers.d/agent-guard.conf; cd /root; exec "$@"' sh \
   /opt/agent-guard-tests/scenarios run --boot direct "$@"
 "#;
 
